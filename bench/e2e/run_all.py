@@ -1,0 +1,10 @@
+"""Runs every end-to-end measurement, one after the other. BENCH_SCALE=0.1 makes them shorter."""
+
+import interference
+import latency
+import memory
+import throughput
+
+for part in (latency, throughput, interference, memory):
+    print(f"\n## {part.__name__}\n\n{(part.__doc__ or '').splitlines()[0]}\n", flush=True)
+    part.main()

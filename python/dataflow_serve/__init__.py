@@ -1,0 +1,68 @@
+"""A live Datalog query server, and its clients.
+
+    import dataflow_serve as ds
+    db = ds.serve(workers=2)        # a server in this process; or ds.connect("df://host:6262")
+
+Everything public is here; modules whose name begins with an underscore are not.
+"""
+
+from typing import TYPE_CHECKING
+
+from dataflow_serve.client import BlockingClient, Client, Progress, Step, connect, open_client
+from dataflow_serve.errors import (
+    BusyError,
+    ConflictError,
+    ConnectionClosed,
+    DataflowError,
+    FaultError,
+    ForbiddenError,
+    IncorrectError,
+    InterruptedQueryError,
+    LocalProtocolError,
+    NotFoundError,
+    RemoteProtocolError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedError,
+    WorkerFailed,
+)
+
+if TYPE_CHECKING:
+    from dataflow_serve.server import EmbeddedServer, serve
+
+__all__ = [
+    "BlockingClient",
+    "BusyError",
+    "Client",
+    "ConflictError",
+    "ConnectionClosed",
+    "DataflowError",
+    "EmbeddedServer",
+    "FaultError",
+    "ForbiddenError",
+    "IncorrectError",
+    "InterruptedQueryError",
+    "LocalProtocolError",
+    "NotFoundError",
+    "Progress",
+    "RemoteProtocolError",
+    "Step",
+    "TooLargeError",
+    "UnavailableError",
+    "UnsupportedError",
+    "WorkerFailed",
+    "connect",
+    "open_client",
+    "serve",
+]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import the server when it is asked for: it brings the extension, which clients have no use for."""
+        if name in ("EmbeddedServer", "serve"):
+            from dataflow_serve import server
+
+            return getattr(server, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,172 @@
+"""The ``dataflow`` command: arguments only; the work is done where they lead.
+
+Exit codes: 1 the request failed, 2 the command line is wrong, 3 no server answers, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataflow_serve.client import _terminal, connect
+from dataflow_serve.client._trio import DEFAULT_URL
+from dataflow_serve.errors import ConnectionClosed, DataflowError, UnavailableError
+from dataflow_serve.run import run_program
+
+__all__ = ["main"]
+
+FAILED = 1
+NO_SERVER = 3
+INTERRUPTED = 130
+
+_url = click.option(
+    "--url", default=DEFAULT_URL, show_default=True, envvar="DATAFLOW_URL", help="Address of the server."
+)
+_token = click.option("--token", envvar="DATAFLOW_TOKEN", help="Token, where the server wants one.")
+_where = click.option(
+    "--where",
+    "conditions",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Only rows with this value; repeatable.",
+)
+
+
+def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    return _url(_token(command))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dataflow-serve", message="%(version)s")
+def cli() -> None:
+    """Live Datalog queries: run programs, load rows, watch what follows from them."""
+
+
+@cli.command()
+@click.argument("program", type=click.Path(path_type=Path))
+@click.option(
+    "-F", "facts", default=".", type=click.Path(path_type=Path), help="Directory of the .facts files."
+)
+@click.option("-D", "output", default=".", help="Directory for the .csv files; - is standard output.")
+@click.option("-w", "workers", default=1, type=click.IntRange(min=1), help="How many workers compute.")
+@click.option("--progress", is_flag=True, help="Show how far loading is.")
+def run(program: Path, facts: Path, output: str, workers: int, progress: bool) -> None:
+    """Run PROGRAM once: read its inputs, write its outputs."""
+    target = None if output == "-" else Path(output)
+    run_program(program, facts=facts, output=target, workers=workers, progress=progress)
+
+
+@cli.command()
+@click.argument("program", type=click.File(encoding="utf-8"))
+@click.option("--name", help="Name of the module; else one is made.")
+@_server_options
+def register(program: Any, name: str | None, url: str, token: str | None) -> None:
+    """Install the program in a file (- reads standard input)."""
+    with connect(url, token=token) as db:
+        module = db.register(program.read(), name)
+    click.echo(f"{module.name}: {', '.join(relation.name for relation in module.relations)}")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--into", required=True, metavar="RELATION", help="The relation that gets the rows.")
+@click.option(
+    "--header/--no-header", default=None, help="Whether the first line names columns; else compared."
+)
+@click.option("--delimiter", default=",", show_default=True, help="What separates fields.")
+@click.option("--progress/--no-progress", default=None, help="Show a bar; else on a terminal only.")
+@_server_options
+def load(
+    file: Path,
+    into: str,
+    header: bool | None,
+    delimiter: str,
+    progress: bool | None,
+    url: str,
+    token: str | None,
+) -> None:
+    """Insert the rows of a CSV file."""
+    shown = sys.stderr.isatty() if progress is None else progress
+    with connect(url, token=token) as db:
+        loaded = db.load(file, into, header=header, delimiter=delimiter, progress=shown)
+    click.echo(f"{loaded.rows} rows into {into}, visible at time {loaded.time}")
+
+
+@cli.command()
+@click.argument("relation")
+@click.option(
+    "--format", "layout", type=click.Choice(list(_terminal.FORMATS)), default="table", show_default=True
+)
+@click.option("--limit", type=click.IntRange(min=0), help="At most so many rows.")
+@_where
+@_server_options
+def read(
+    relation: str, layout: str, limit: int | None, conditions: tuple[str, ...], url: str, token: str | None
+) -> None:
+    """Print the rows of a relation."""
+    with connect(url, token=token) as db:
+        where = _terminal.restriction(db, relation, conditions)
+        rows = db[relation].contents(where) if limit is None else db.read(relation, where=where, limit=limit)
+    _terminal.print_rows(rows, layout, sys.stdout)
+
+
+@cli.command()
+@click.argument("relation")
+@click.option("--plain", is_flag=True, help="Print a line for each change instead of a live table.")
+@_where
+@_server_options
+def watch(relation: str, plain: bool, conditions: tuple[str, ...], url: str, token: str | None) -> None:
+    """Follow a relation until Ctrl-C."""
+    with connect(url, token=token) as db:
+        where = _terminal.restriction(db, relation, conditions)
+        with db.subscribe(relation, where=where) as live:
+            if plain:
+                _terminal.watch_lines(live, sys.stdout)
+            else:
+                _terminal.watch_table(live, relation)
+
+
+@cli.command()
+@_server_options
+def status(url: str, token: str | None) -> None:
+    """Say how the server is."""
+    with connect(url, token=token) as db:
+        _terminal.print_status(db.status(), sys.stdout)
+
+
+@cli.command()
+@click.argument("relation")
+@_server_options
+def explain(relation: str, url: str, token: str | None) -> None:
+    """Print the plan of a relation."""
+    with connect(url, token=token) as db:
+        _terminal.print_plan(relation, db.explain(relation), sys.stdout)
+
+
+def main() -> None:
+    """Run the command; an error is one line on standard error and an exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except (UnavailableError, ConnectionClosed) as error:
+        _fail(error, NO_SERVER)
+    except DataflowError as error:
+        _fail(error, FAILED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output has enough; Python's own flush at exit must not complain again.
+        sys.stderr.close()
+        sys.exit(FAILED)
+
+
+def _fail(error: DataflowError, code: int) -> None:
+    # Messages may quote a program over several lines; here one line it is.
+    click.echo(f"dataflow: {' '.join(str(error).split())}", err=True)
+    sys.exit(code)

@@ -1,0 +1,676 @@
+"""The client for trio programs: `open_client` and what can be done with the `Client` it gives."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar, overload
+
+import trio
+
+from dataflow_serve.client import _changes, _load, _tables
+from dataflow_serve.client._connection import Connection
+from dataflow_serve.client._framing import Framing, LengthPrefixed, Lines
+from dataflow_serve.client._link import Link, Pending
+from dataflow_serve.client._subscription import Subscription, subscribe_request
+from dataflow_serve.client._transport import Address, StreamTransport, Transport
+from dataflow_serve.client._view import Progress, Step, View
+from dataflow_serve.errors import (
+    ConnectionClosed,
+    DataflowError,
+    ForbiddenError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedError,
+)
+from dataflow_serve.protocol import (
+    Change,
+    Encoding,
+    Explain,
+    Hello,
+    Module,
+    Ping,
+    Plan,
+    Pong,
+    Read,
+    Register,
+    ReplyBody,
+    Request,
+    Row,
+    Rows,
+    ServerInfo,
+    Shutdown,
+    Status,
+    StatusReport,
+    Stopping,
+    Subscribed,
+    Transact,
+    Transacted,
+    Tunables,
+    Tune,
+    Unregister,
+    Unregistered,
+    Value,
+)
+
+__all__ = ["Client", "Relation", "open_client", "open_client_on"]
+
+BodyT = TypeVar("BodyT", bound=ReplyBody)
+Dial = Callable[[trio.Nursery], Awaitable[tuple[Transport, Framing]]]
+Wait = bool | Literal["sequenced", "visible"]
+
+DEFAULT_URL = "df://127.0.0.1:6262"
+PING_INTERVAL = 30.0
+
+# A new attempt to connect waits between these, doubling; how long one attempt may take; how often it is told.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+ATTEMPT_SECONDS = 10.0
+TELL_SECONDS = 30.0
+
+# Pipelined transactions that are settled are dropped once there are this many, so that dropping costs little
+# each.
+FORGET_AT = 1024
+
+_log = logging.getLogger("dataflow_serve.client")
+
+
+@asynccontextmanager
+async def open_client(
+    url: str = DEFAULT_URL,
+    *,
+    token: str | None = None,
+    reconnect: bool = True,
+    ping_interval: float = PING_INTERVAL,
+) -> AsyncIterator[Client]:
+    """Connect to a server for the length of an ``async with`` block.
+
+    ``df://host:port`` is framed TCP, the fast way; ``ws://host:port`` is a WebSocket, for where only HTTP
+    passes. A server that stays silent for ``ping_interval`` seconds counts as lost. With ``reconnect`` a lost
+    connection is made again in the background, and its subscriptions go on; requests meanwhile fail with
+    `UnavailableError`.
+
+    The block waits at its end for transactions sent with ``wait=False``. Cancelling closes the connection at
+    once.
+
+    Raises:
+        UnavailableError: nobody answers at ``url``.
+        ForbiddenError: the server wants another token.
+    """
+    address = Address.parse(url, token)
+    async with _running(
+        Client(str(address), address.dial, address.token, reconnect, ping_interval)
+    ) as client:
+        yield client
+
+
+@asynccontextmanager
+async def open_client_on(
+    stream: trio.abc.Stream, *, encoding: Encoding = Encoding.MESSAGEPACK, ping_interval: float = math.inf
+) -> AsyncIterator[Client]:
+    """Like `open_client`, over a stream that is connected already: TLS, a Unix socket, memory in a test.
+
+    The stream is closed with the block, however it ends. There is no second stream, so nothing is
+    reconnected.
+    """
+
+    async def dial(nursery: trio.Nursery) -> tuple[Transport, Framing]:
+        framing = LengthPrefixed() if encoding is Encoding.MESSAGEPACK else Lines()
+        return StreamTransport(stream), framing
+
+    async with _running(Client("a stream", dial, None, False, ping_interval)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _running(client: Client) -> AsyncIterator[Client]:
+    # The tasks behind the client never raise, so a failure is the block's. It goes past the nursery by hand:
+    # the nursery would wrap it in a group, and `except ds.IncorrectError` around the block would miss it.
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            await nursery.start(client._run)
+            yield client
+            await client._settle()
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            failure = error
+        finally:
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure
+
+
+class Client:
+    """A connection to a server, and through it to the whole cluster.
+
+    Any number of tasks may use it at once. Made by `open_client`.
+
+    Attributes:
+        url: Where the server is.
+        info: What the server said about itself when the connection was last made.
+    """
+
+    info: ServerInfo
+
+    def __init__(
+        self, url: str, dial: Dial, token: str | None, reconnect: bool, ping_interval: float
+    ) -> None:
+        """Describe a client; `open_client` runs it."""
+        self.url = url
+        self._dial = dial
+        self._token = token
+        self._reconnect = reconnect
+        self._ping_interval = ping_interval
+        self._link: Link | None = None
+        self._closed: DataflowError | None = None
+        self._changed = trio.Event()
+        self._scope = trio.CancelScope()
+        self._subscriptions: set[Subscription[Any]] = set()
+        self._pipelined: set[Pending[Transacted]] = set()
+        self._forget_at = FORGET_AT
+
+    # --- what a program does --------------------------------------------------------------------------------
+
+    async def register(self, program: str, name: str | None = None) -> Module:
+        """Install a Datalog program on all workers, as module ``name``.
+
+        Returns when every worker has built it; its relations may still be catching up then. The same program
+        again is the same module and costs nothing. Cancelling before the server has read the request has no
+        effect there; cancelling later leaves the program registered, and `unregister` removes it.
+
+        Raises:
+            IncorrectError: an error in the text, with line and column.
+            ConflictError: ``name`` belongs to another program, or a relation is declared otherwise already.
+        """
+        return await self._ask(Register(program, name), Module)
+
+    async def unregister(self, name: str) -> int:
+        """Remove a module, or one relation; the time from which on it is gone.
+
+        Cancelling leaves it registered or removed.
+
+        Raises:
+            NotFoundError: nothing has that name.
+            ConflictError: another program depends on it.
+        """
+        return (await self._ask(Unregister(name), Unregistered)).time
+
+    @overload
+    async def transact(
+        self,
+        changes: _changes.RowsByRelation | None = None,
+        /,
+        *,
+        delete: _changes.RowsByRelation | None = None,
+        key: str | None = None,
+        wait: Literal[True, "sequenced", "visible"] = True,
+        **insert: Iterable[Iterable[Value]],
+    ) -> Transacted: ...
+    @overload
+    async def transact(
+        self,
+        changes: _changes.RowsByRelation | None = None,
+        /,
+        *,
+        delete: _changes.RowsByRelation | None = None,
+        key: str | None = None,
+        wait: Literal[False],
+        **insert: Iterable[Iterable[Value]],
+    ) -> Pending[Transacted]: ...
+    async def transact(
+        self,
+        changes: _changes.RowsByRelation | None = None,
+        /,
+        *,
+        delete: _changes.RowsByRelation | None = None,
+        key: str | None = None,
+        wait: Wait = True,
+        **insert: Iterable[Iterable[Value]],
+    ) -> Transacted | Pending[Transacted]:
+        """Insert and delete rows in one transaction: ``await db.transact(knows=[("ann", "bob")])``.
+
+        Rows to insert are given by relation, as keywords or as one mapping; deletes come before all inserts.
+
+        Args:
+            changes: Rows to insert by relation, for names that aren't Python's.
+            delete: Rows to delete by relation.
+            key: Makes it safe to send again: a transaction takes effect once for a key, and the client does
+                send it again when the connection is lost before the answer.
+            wait: True or ``"visible"`` returns when every relation that depends on it has it; ``"sequenced"``
+                as soon as its time is fixed. False returns a `Pending` as soon as the request is on its way,
+                so that transactions can follow one another without waiting; this waits only while too much is
+                under way.
+            insert: Rows to insert by relation.
+
+        Cancelling before the request is on its way has no effect on the server; later the transaction as a
+        whole takes effect or doesn't, and `key` is the means to find out which.
+
+        Raises:
+            IncorrectError: a row doesn't fit; nothing of the transaction takes effect.
+            ConflictError: ``key`` was used for something else.
+        """
+        return await self._transact(_changes.changes(changes, insert, delete), key, wait)
+
+    async def read(
+        self, relation: str, *, where: Mapping[str, Value] | None = None, limit: int | None = None
+    ) -> Rows:
+        """The rows of a relation at a finished time, which sees all acknowledged writes.
+
+        ``where`` gives columns the values that rows must have. Cancelling leaves nothing behind.
+
+        Raises:
+            NotFoundError: there is no such relation.
+            TooLargeError: the rows don't fit one answer; ``db[relation].rows()`` fetches them in parts.
+        """
+        return await self._ask(Read(relation, dict(where) if where else None, limit), Rows)
+
+    @overload
+    def subscribe(
+        self,
+        relation: str,
+        *,
+        snapshot: bool = True,
+        progress: Literal[False] = False,
+        where: Mapping[str, Value] | None = None,
+        since: int | None = None,
+        history: Any = None,
+    ) -> Subscription[Step]: ...
+    @overload
+    def subscribe(
+        self,
+        relation: str,
+        *,
+        snapshot: bool = True,
+        progress: Literal[True],
+        where: Mapping[str, Value] | None = None,
+        since: int | None = None,
+        history: Any = None,
+    ) -> Subscription[Step | Progress]: ...
+    def subscribe(
+        self,
+        relation: str,
+        *,
+        snapshot: bool = True,
+        progress: bool = False,
+        where: Mapping[str, Value] | None = None,
+        since: int | None = None,
+        history: Any = None,
+    ) -> Subscription[Step] | Subscription[Step | Progress]:
+        """Follow a relation: ``async with db.subscribe("reach") as steps: async for step in steps``.
+
+        Args:
+            relation: Its name.
+            snapshot: Whether the first step holds the contents; without, only changes from now on are seen.
+            progress: Whether to be told of times that changed nothing as well, as `Progress`.
+            where: Values that columns must have.
+            since: With ``history``: continue after that time, as an earlier subscription left off.
+            history: The earlier subscription's.
+        """
+        request = subscribe_request(
+            relation, snapshot=snapshot, progress=progress, where=where, since=since, history=history
+        )
+        return Subscription(self, request)
+
+    async def explain(self, relation: str) -> Any:
+        """The plan of a relation, a tree of operators. Cancelling leaves nothing behind."""
+        return (await self._ask(Explain(relation), Plan)).plan
+
+    async def status(self) -> dict[str, Any]:
+        """How the server is: workers, clients, relations, counters. Cancelling leaves nothing behind."""
+        return dict((await self._ask(Status(), StatusReport)).report)
+
+    async def tune(self, **tunables: Any) -> dict[str, Any]:
+        """Set tunables of all workers; those now in force. Cancelling leaves them set or not."""
+        return dict((await self._ask(Tune(tunables), Tunables)).tunables)
+
+    async def ping(self) -> int:
+        """Ask for a sign of life; a time that is over. Cancelling leaves nothing behind."""
+        return (await self._ask(Ping(), Pong)).time
+
+    async def shutdown(self) -> None:
+        """Stop every process of the cluster. Cancelling may or may not have stopped it.
+
+        Raises:
+            ForbiddenError: this client's role doesn't allow it.
+        """
+
+        def agreed(_: Stopping) -> None:
+            self._reconnect = False
+
+        await self._current().call(Shutdown(), Stopping, agreed)
+
+    async def load(
+        self,
+        source: _load.Source,
+        into: str,
+        *,
+        header: bool | None = None,
+        delimiter: str = ",",
+        batch_rows: int = _load.BATCH_ROWS,
+        on_batch: Callable[[_load.LoadProgress], object] | None = None,
+        wait: Literal["sequenced", "visible"] = "visible",
+    ) -> _load.Loaded:
+        """Insert many rows: the path of a CSV file, a data frame, anything Arrow, or an iterable of tuples.
+
+        Rows go in batches, each a transaction, several under way at once; returns when all are visible.
+
+        Args:
+            source: Where rows come from.
+            into: The relation that gets them.
+            header: Whether a file's first line names the columns; None finds out by comparing them.
+            delimiter: What separates the fields of a file.
+            batch_rows: How many rows make a transaction.
+            on_batch: Called after each batch that was sent.
+            wait: Whether to return when all rows are visible, or when their times are fixed.
+
+        Cancelling, like an error in the middle, leaves the batches before it inserted.
+
+        Raises:
+            IncorrectError: a row doesn't fit; of a file it names line and column.
+        """
+        columns = (await self.read(into, limit=0)).columns
+        rows = _load.open_source(source, columns, header=header, delimiter=delimiter)
+        # Files are read in a thread; what else gives rows belongs to the caller, and to the caller's thread.
+        in_thread = isinstance(rows, _load.FileSource)
+        under_way: deque[Pending[Transacted]] = deque()
+        batches = _load.batches(rows, batch_rows)
+        while True:
+            batch = await trio.to_thread.run_sync(next, batches) if in_thread else next(batches)
+            if len(under_way) >= _load.BATCHES_UNDER_WAY:
+                await under_way.popleft().result()
+            changes = [Change(into, insert=batch.rows)]
+            visible = batch.last and wait == "visible"
+            sent = await self._send_transaction(changes, None, visible=visible)
+            under_way.append(sent)
+            if on_batch is not None:
+                on_batch(batch.progress)
+            if batch.last:
+                break
+        for pending in under_way:
+            done = await pending.result()
+        return _load.Loaded(batch.progress.rows, done.time)
+
+    def __getitem__(self, relation: str) -> Relation:
+        """A handle on a relation; nothing is asked of the server yet."""
+        return Relation(self, relation)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection right now."""
+        return self._link is not None and self._link.reason is None
+
+    async def wait_connected(self) -> None:
+        """Wait until there is a connection. Cancelling leaves nothing behind.
+
+        Raises:
+            ConnectionClosed: there won't be any more.
+        """
+        while not self.connected:
+            if self._closed is not None:
+                raise self._over()
+            await self._changed.wait()
+
+    async def aclose(self) -> None:
+        """Close the connection; what waits on it fails. Leaving `open_client`'s block does it too."""
+        self._scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+    def __repr__(self) -> str:
+        """Where it is connected to."""
+        return f"<Client of {self.url}>"
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    async def _transact(
+        self, changes: list[Change], key: str | None, wait: Wait
+    ) -> Transacted | Pending[Transacted]:
+        if wait is False:
+            return await self._send_transaction(changes, key, visible=False)
+        request = Transact(changes, key, None if wait == "sequenced" else "visible")
+        while True:
+            try:
+                return await self._ask(request, Transacted)
+            except (ConnectionClosed, UnavailableError):
+                if key is None or self._closed is not None:
+                    raise
+                # The same key makes this the same transaction, whether or not the first one came through.
+                await self.wait_connected()
+
+    async def _send_transaction(
+        self, changes: list[Change], key: str | None, *, visible: bool
+    ) -> Pending[Transacted]:
+        request = Transact(changes, key, "visible" if visible else None)
+        pending = await self._current().send(request, Transacted)
+        self._remember(pending)
+        return pending
+
+    async def _ask(self, request: Request, kind: type[BodyT]) -> BodyT:
+        return await self._current().call(request, kind)
+
+    def _current(self) -> Link:
+        if self._link is not None and self._link.reason is None:
+            return self._link
+        if self._closed is not None:
+            raise self._over()
+        raise UnavailableError(f"not connected to {self.url} right now; connecting again", retry=True)
+
+    def _over(self) -> ConnectionClosed:
+        assert self._closed is not None
+        return ConnectionClosed(f"the client of {self.url} is closed: {self._closed.message}")
+
+    async def _settle(self) -> None:
+        """Wait for transactions that were sent without waiting. Cancelling leaves their outcome unknown."""
+        for pending in [pending for pending in self._pipelined if not pending.claimed]:
+            try:
+                await pending.result()
+            except DataflowError as error:
+                _log.warning("a transaction sent with wait=False failed, and nobody asked: %s", error)
+
+    def _remember(self, pending: Pending[Transacted]) -> None:
+        self._pipelined.add(pending)
+        if len(self._pipelined) >= self._forget_at:
+            self._pipelined = {other for other in self._pipelined if not other.done}
+            self._forget_at = max(FORGET_AT, 2 * len(self._pipelined))
+
+    # --- the host of subscriptions --------------------------------------------------------------------------
+
+    async def attach(self, subscription: Subscription[Any]) -> Subscribed:
+        """Make a subscription's first request; see `Subscription`. Cancelling leaves nothing subscribed."""
+        self._subscriptions.add(subscription)
+        return await self._request_subscription(self._current(), subscription)
+
+    async def resume(self, subscription: Subscription[Any]) -> None:
+        """Continue a subscription that was too slow. Cancelling may leave it continued."""
+        await self.wait_connected()
+        try:
+            await self._request_subscription(self._current(), subscription)
+        except ConnectionClosed:
+            # The next connection continues it with all the others, or the end of the client ends it.
+            await self.wait_connected()
+
+    def detach(self, subscription: Subscription[Any]) -> None:
+        """Forget a subscription."""
+        self._subscriptions.discard(subscription)
+
+    async def _request_subscription(self, link: Link, subscription: Subscription[Any]) -> Subscribed:
+        def opened(body: Subscribed) -> None:
+            subscription.opened(link, body)
+
+        return await link.call(subscription.request(), Subscribed, opened)
+
+    # --- staying connected ----------------------------------------------------------------------------------
+
+    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Keep a connection up until the client is closed or there is no point in going on.
+
+        Raises what the first attempt failed with; cancelling closes the client.
+        """
+        reason: DataflowError = ConnectionClosed("closed by this program")
+        try:
+            with self._scope:
+                came_up, failure = await self._converse(task_status.started)
+                if not came_up:
+                    raise failure
+                while self._reconnect and _worth_retrying(failure):
+                    _log.warning("lost %s (%s); connecting again", self.url, failure.message)
+                    failure = await self._converse_again()
+                reason = failure
+        finally:
+            self._close(reason)
+
+    async def _converse_again(self) -> DataflowError:
+        """Try until a connection comes up, and why that one was lost. Cancelling leaves no connection."""
+        pause, told = FIRST_PAUSE, trio.current_time()
+        while True:
+            await trio.sleep(pause * random.uniform(0.5, 1.0))
+            came_up, failure = await self._converse(lambda: _log.info("connected to %s again", self.url))
+            if came_up or not _worth_retrying(failure):
+                return failure
+            if trio.current_time() >= told + TELL_SECONDS:
+                told = trio.current_time()
+                _log.warning("still not connected: %s", failure.message)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _converse(self, came_up: Callable[[], object]) -> tuple[bool, DataflowError]:
+        """One connection from dialling to its loss: whether it came up, and why it ended.
+
+        Cancelling closes it.
+        """
+        up = False
+        async with trio.open_nursery() as nursery:
+            try:
+                with trio.fail_after(ATTEMPT_SECONDS):
+                    transport, framing = await self._dial(nursery)
+                    link = Link(Connection(framing), transport)
+                    nursery.start_soon(link.run, self._ping_interval)
+                    self.info = await link.call(Hello(token=self._token), ServerInfo)
+                await self._restore(link)
+                up = True
+                self._connected(link)
+                came_up()
+                await link.lost.wait()
+                assert link.reason is not None
+                failure = link.reason
+            except trio.TooSlowError:
+                failure = UnavailableError(f"{self.url} gave no answer in {ATTEMPT_SECONDS:g} s", retry=True)
+            except DataflowError as error:
+                failure = error
+            finally:
+                self._disconnected()
+                nursery.cancel_scope.cancel()
+        return up, failure
+
+    async def _restore(self, link: Link) -> None:
+        """Continue all subscriptions on a new connection. Cancelling leaves some not continued."""
+        for subscription in list(self._subscriptions):
+            try:
+                await self._request_subscription(link, subscription)
+            except ConnectionClosed:
+                raise
+            except DataflowError as error:
+                subscription.fail(error)
+
+    def _connected(self, link: Link) -> None:
+        self._link = link
+        self._announce()
+
+    def _disconnected(self) -> None:
+        self._link = None
+        for subscription in self._subscriptions:
+            subscription.disconnected()
+
+    def _close(self, reason: DataflowError) -> None:
+        self._closed = reason
+        for subscription in self._subscriptions:
+            text = f"the subscription of {subscription.relation} ended: {reason.message}"
+            subscription.fail(ConnectionClosed(text) if isinstance(reason, ConnectionClosed) else reason)
+        self._announce()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+def _worth_retrying(failure: DataflowError) -> bool:
+    """Whether another connection could fare better than the one that ended with ``failure``."""
+    return not isinstance(
+        failure, ForbiddenError | UnsupportedError | RemoteProtocolError | LocalProtocolError
+    )
+
+
+class Relation:
+    """A handle on one relation: ``db["reach"]``."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        """Name a relation; whether it exists shows when it is used."""
+        self.name = name
+        self._client = client
+
+    async def rows(self, where: Mapping[str, Value] | None = None) -> list[Row]:
+        """All rows, in no particular order. Cancelling leaves nothing behind.
+
+        Raises:
+            NotFoundError: there is no such relation.
+        """
+        return list(await self.contents(where))
+
+    async def contents(self, where: Mapping[str, Value] | None = None) -> Rows:
+        """All rows with their columns and the time they are true for. Cancelling leaves nothing behind.
+
+        Raises:
+            NotFoundError: there is no such relation.
+        """
+        try:
+            return await self._client.read(self.name, where=where)
+        except TooLargeError:
+            # An answer has a size; a snapshot has none, it comes in parts.
+            async with self.subscribe(where=where) as steps:
+                view = View()
+                view.apply(await steps.receive())
+                return Rows(steps.columns, view.rows(), view.time or 0)
+
+    def subscribe(
+        self,
+        *,
+        snapshot: bool = True,
+        where: Mapping[str, Value] | None = None,
+        since: int | None = None,
+        history: Any = None,
+    ) -> Subscription[Step]:
+        """Follow the relation; see `Client.subscribe`."""
+        return self._client.subscribe(self.name, snapshot=snapshot, where=where, since=since, history=history)
+
+    async def insert(self, rows: Iterable[Iterable[Value]], *, key: str | None = None) -> Transacted:
+        """Insert rows in one transaction, and wait until they are visible; see `Client.transact`."""
+        return await self._client.transact({self.name: rows}, key=key)
+
+    async def delete(self, rows: Iterable[Iterable[Value]], *, key: str | None = None) -> Transacted:
+        """Delete rows in one transaction, and wait until it is visible; see `Client.transact`."""
+        return await self._client.transact(delete={self.name: rows}, key=key)
+
+    async def df(self, where: Mapping[str, Value] | None = None) -> Any:
+        """All rows as a pandas data frame; needs pandas. Cancelling leaves nothing behind."""
+        return _tables.to_pandas(await self.contents(where))
+
+    async def pl(self, where: Mapping[str, Value] | None = None) -> Any:
+        """All rows as a polars data frame; needs polars. Cancelling leaves nothing behind."""
+        return _tables.to_polars(await self.contents(where))
+
+    async def arrow(self, where: Mapping[str, Value] | None = None) -> Any:
+        """All rows as an Arrow table; needs pyarrow. Cancelling leaves nothing behind."""
+        return _tables.to_arrow(await self.contents(where))
+
+    def __repr__(self) -> str:
+        """Its name and where it is; a coroutine would be needed to show rows."""
+        return f"<Relation {self.name!r} of {self._client.url}>"

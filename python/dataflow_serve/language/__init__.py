@@ -1,0 +1,28 @@
+"""The language: program text to a checked program. No I/O at all.
+
+`parse` gives the syntax tree (`ast`) of a text, `check` the checked form (`checked`) of a tree against the
+`Catalog` of what earlier programs registered. The planner and everything else that gives programs a meaning
+start from the checked form.
+"""
+
+from dataflow_serve.language._catalog import Catalog, CatalogRelation
+from dataflow_serve.language._check import check, digest_of
+from dataflow_serve.language._cursor import did_you_mean
+from dataflow_serve.language._parser import parse
+from dataflow_serve.language._types import Column, Scalar, Type
+from dataflow_serve.language.ast import Program
+from dataflow_serve.language.checked import CheckedProgram
+
+__all__ = [
+    "Catalog",
+    "CatalogRelation",
+    "CheckedProgram",
+    "Column",
+    "Program",
+    "Scalar",
+    "Type",
+    "check",
+    "did_you_mean",
+    "digest_of",
+    "parse",
+]

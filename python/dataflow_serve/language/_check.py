@@ -1,0 +1,117 @@
+"""A parsed program to a checked one: every error is found here, before anything runs."""
+
+from __future__ import annotations
+
+from dataflow_serve.errors import IncorrectError
+from dataflow_serve.language import ast
+from dataflow_serve.language._canonical import digest
+from dataflow_serve.language._catalog import Catalog
+from dataflow_serve.language._cursor import Where
+from dataflow_serve.language._declarations import Names, declare, declare_types
+from dataflow_serve.language._grounding import check_grounded
+from dataflow_serve.language._inference import Inference
+from dataflow_serve.language._lowering import Lowering, constant
+from dataflow_serve.language._scopes import alternatives, resolve
+from dataflow_serve.language._strata import stratify
+from dataflow_serve.language._types import Column, Scalar
+from dataflow_serve.language.checked import CheckedProgram, Head, Literal, Rule
+
+__all__ = ["check", "digest_of"]
+
+
+def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgram:
+    """Check ``program`` against what earlier programs registered.
+
+    Raises:
+        IncorrectError: an error in the program, with line and column.
+        ConflictError: it contradicts an earlier program.
+        UnsupportedError: it uses a part of the dialect that this build doesn't have.
+    """
+    names = declare(program, catalog or Catalog())
+    facts: dict[str, dict[tuple[Scalar, ...], None]] = {}
+    rules: list[Rule] = []
+    for clause in program.clauses:
+        _check_clause(clause, names, facts, rules)
+    return CheckedProgram(
+        relations=names.relations,
+        imports=names.imports,
+        facts={name: tuple(rows) for name, rows in facts.items()},
+        rules=tuple(rules),
+        strata=stratify(names.relations, rules),
+        directives=program.directives,
+        digest=digest(program, names),
+    )
+
+
+def digest_of(program: ast.Program) -> str:
+    """The digest of a program whatever is registered; equal to that of the checked program.
+
+    Raises:
+        IncorrectError: its declarations contradict themselves.
+    """
+    return digest(program, declare_types(program, Catalog()))
+
+
+def _check_clause(
+    clause: ast.Clause,
+    names: Names,
+    facts: dict[str, dict[tuple[Scalar, ...], None]],
+    rules: list[Rule],
+) -> None:
+    where = Where(clause.text)
+    columns = [names.derive(head, where) for head in clause.heads]
+    if clause.body is None:
+        heads = [
+            head
+            for head, declared in zip(clause.heads, columns, strict=True)
+            if not _take_fact(head, declared, facts, where)
+        ]
+        if not heads:
+            return
+        columns = [names.derive(head, where) for head in heads]
+    else:
+        heads = list(clause.heads)
+    for head in heads:
+        _check_head(head, clause.body is None, where)
+    for literals in alternatives(clause.body):
+        new_heads, resolved = resolve(heads, literals)
+        inference = Inference(names, where)
+        inference.heads(new_heads, columns)
+        inference.literals(resolved)
+        check_grounded(new_heads, resolved, where)
+        lowering = Lowering(inference, where)
+        body = lowering.body(resolved)
+        unused: list[Literal] = []
+        lowered = tuple(
+            Head(head.relation, tuple(lowering.term(arg, unused, set()) for arg in head.args))
+            for head in new_heads
+        )
+        rules.append(Rule(lowered, tuple(body), clause))
+
+
+def _take_fact(
+    head: ast.Atom,
+    columns: tuple[Column, ...],
+    facts: dict[str, dict[tuple[Scalar, ...], None]],
+    where: Where,
+) -> bool:
+    """Note a fact that consists of literals; others are rules without a body."""
+    row = [constant(arg, column.type, where) for arg, column in zip(head.args, columns, strict=True)]
+    if None in row:
+        return False
+    facts.setdefault(head.relation, {})[tuple(value for value in row if value is not None)] = None
+    return True
+
+
+def _check_head(head: ast.Atom, fact: bool, where: Where) -> None:
+    for arg in head.args:
+        if isinstance(arg, ast.Wildcard):
+            raise IncorrectError(
+                f'"_" in a head{where}', "Give the column a value or a bound variable.", *arg.at
+            )
+        if fact and isinstance(arg, ast.Variable):
+            raise IncorrectError(
+                f'variable "{arg.name}" in a fact{where}',
+                f'Add a body that binds it, or quote it as a text: "{arg.name}".',
+                *arg.at,
+            )

@@ -1,0 +1,294 @@
+"""What names mean: types, relations declared here or earlier, and who may write to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dataflow_serve.errors import ConflictError, IncorrectError
+from dataflow_serve.language import ast
+from dataflow_serve.language._catalog import Catalog, CatalogRelation
+from dataflow_serve.language._cursor import Where, did_you_mean
+from dataflow_serve.language._types import ALIASES, Column, Type
+from dataflow_serve.language.checked import Relation
+
+__all__ = ["Names", "declare", "declare_types", "signature"]
+
+MAX_COLUMNS = 256
+"""Columns that the engine takes in a relation."""
+
+
+def signature(name: str, columns: tuple[Column, ...]) -> str:
+    """A relation as it is declared."""
+    return f"{name}({', '.join(map(str, columns))})"
+
+
+@dataclass(slots=True)
+class Names:
+    """The names of one program."""
+
+    catalog: Catalog
+    types: dict[str, Type] = field(default_factory=dict)
+    relations: dict[str, Relation] = field(default_factory=dict)
+    imports: dict[str, CatalogRelation] = field(default_factory=dict)
+    """Relations of earlier programs that a clause of this one has used so far."""
+
+    def type(self, name: str, at: ast.Position) -> Type:
+        """The base of a type's name.
+
+        Raises:
+            IncorrectError: there is no such type.
+        """
+        known = ALIASES.get(name) or self.types.get(name)
+        if known is None:
+            hint = did_you_mean(name, [*ALIASES, *self.types]) or (
+                f'Declare it, as in ".type {name} <: symbol"; built in are ' + ", ".join(Type) + "."
+            )
+            raise IncorrectError(f'no type "{name}"', hint, *at)
+        return known
+
+    def use(self, atom: ast.Atom, where: Where) -> tuple[Column, ...]:
+        """The columns of the relation that ``atom`` reads.
+
+        Raises:
+            IncorrectError: there is no such relation, or it has another number of columns.
+        """
+        known = self.relations.get(atom.relation)
+        if known is not None:
+            columns = known.columns
+        else:
+            earlier = self.catalog.get(atom.relation)
+            if earlier is None:
+                hint = self.nearest(atom.relation) or (
+                    f'Declare it, as in ".decl {atom.relation}(x: symbol)", '
+                    "or register the program that does so first."
+                )
+                raise IncorrectError(f'no relation "{atom.relation}"{where}', hint, *atom.at)
+            self.imports[atom.relation] = earlier
+            columns = earlier.columns
+        self._check_width(atom, columns, where)
+        return columns
+
+    def derive(self, atom: ast.Atom, where: Where) -> tuple[Column, ...]:
+        """The columns of the relation whose rows the head ``atom`` gives.
+
+        Raises:
+            ConflictError: the relation belongs to another program.
+            IncorrectError: there is no such relation, it has another number of columns, or allows no rules.
+        """
+        known = self.relations.get(atom.relation)
+        if known is None:
+            earlier = self.catalog.get(atom.relation)
+            if earlier is not None:
+                raise ConflictError(
+                    f'rules for "{atom.relation}", a relation of module "{earlier.module}"{where}',
+                    f'Derive the rows in a relation of your own that also holds those of "{atom.relation}".',
+                    *atom.at,
+                )
+            hint = self.nearest(atom.relation) or f'Declare it, as in ".decl {atom.relation}(x: symbol)".'
+            raise IncorrectError(f'no relation "{atom.relation}" declared{where}', hint, *atom.at)
+        if known.mode != "set":
+            raise IncorrectError(
+                f'facts or rules for the {known.mode} relation "{atom.relation}"{where}',
+                "Only transactions write to it.",
+                *atom.at,
+            )
+        self._check_width(atom, known.columns, where)
+        return known.columns
+
+    def nearest(self, name: str) -> str | None:
+        """A hint with the relation whose name is nearest, if any is near."""
+        return did_you_mean(name, [*self.relations, *self.catalog])
+
+    def _check_width(self, atom: ast.Atom, columns: tuple[Column, ...], where: Where) -> None:
+        if len(atom.args) != len(columns):
+            raise IncorrectError(
+                f'"{atom.relation}" has {_count(len(columns), "column")}, '
+                f"but {_count(len(atom.args), 'term')} here{where}",
+                f"It is declared as {signature(atom.relation, columns)}.",
+                *atom.at,
+            )
+
+
+def declare(program: ast.Program, catalog: Catalog) -> Names:
+    """Find out what the declarations and directives of ``program`` say.
+
+    Raises:
+        IncorrectError: they contradict themselves or name what isn't there.
+        ConflictError: they contradict what earlier programs declared.
+    """
+    names = declare_types(program, catalog)
+    repeated: dict[str, ast.Position] = {}
+    for declaration in program.relations:
+        _declare_relation(declaration, names, repeated)
+    for directive in program.directives:
+        _apply_directive(directive, names)
+    for declaration in program.relations:
+        _check_input(declaration, names)
+    return names
+
+
+def declare_types(program: ast.Program, catalog: Catalog) -> Names:
+    """Find out what the type names of ``program`` stand for, and nothing else.
+
+    Raises:
+        IncorrectError: they contradict themselves.
+    """
+    names = Names(catalog)
+    declared: dict[str, ast.TypeDeclaration] = {}
+    for declaration in program.types:
+        if declaration.name in ALIASES or declaration.name in declared:
+            what = "a built-in type" if declaration.name in ALIASES else "declared before"
+            raise IncorrectError(
+                f'type "{declaration.name}" is {what}', "Give the type another name.", *declaration.at
+            )
+        declared[declaration.name] = declaration
+    for declaration in program.types:
+        _resolve_type(declaration, declared, names, [])
+    return names
+
+
+def _resolve_type(
+    declaration: ast.TypeDeclaration,
+    declared: dict[str, ast.TypeDeclaration],
+    names: Names,
+    path: list[str],
+) -> Type:
+    known = names.types.get(declaration.name)
+    if known is not None:
+        return known
+    if declaration.name in path or len(path) > 100:
+        chain = " -> ".join([*path, declaration.name])
+        raise IncorrectError(
+            f'type "{declaration.name}" is its own base: {chain}',
+            "Base one of them on a built-in type.",
+            *declaration.at,
+        )
+    found: list[tuple[str, Type]] = []
+    for base, at in declaration.bases:
+        other = declared.get(base)
+        kind = (
+            names.type(base, at)
+            if other is None
+            else _resolve_type(other, declared, names, [*path, declaration.name])
+        )
+        found.append((base, kind))
+        if kind is not found[0][1]:
+            raise IncorrectError(
+                f'type "{declaration.name}" unites {found[0][0]} (a {found[0][1]}) with {base} (a {kind})',
+                "All parts of a union must have the same base.",
+                *at,
+            )
+    names.types[declaration.name] = found[0][1]
+    return found[0][1]
+
+
+def _declare_relation(
+    declaration: ast.RelationDeclaration, names: Names, repeated: dict[str, ast.Position]
+) -> None:
+    columns: list[Column] = []
+    for column in declaration.columns:
+        if any(column.name == before.name for before in columns):
+            raise IncorrectError(
+                f'column "{column.name}" of "{declaration.name}" is declared twice',
+                "Give one of them another name.",
+                *column.at,
+            )
+        columns.append(Column(column.name, names.type(column.type, column.type_at)))
+    if len(columns) > MAX_COLUMNS:
+        raise IncorrectError(
+            f'relation "{declaration.name}" has {len(columns)} columns',
+            f"At most {MAX_COLUMNS} are possible; split it into several relations with a common key.",
+            *declaration.at,
+        )
+    mode, key = _mode(declaration, columns)
+    before = repeated.get(declaration.name)
+    if before is not None:
+        raise IncorrectError(
+            f'relation "{declaration.name}" is declared twice',
+            f"The first declaration is in line {before.line}.",
+            *declaration.at,
+        )
+    repeated[declaration.name] = declaration.at
+    earlier = names.catalog.get(declaration.name)
+    if earlier is None:
+        names.relations[declaration.name] = Relation(
+            declaration.name, tuple(columns), False, False, mode, key
+        )
+    elif earlier.columns != tuple(columns) or earlier.mode != _mode_text(mode, key, columns):
+        raise ConflictError(
+            f'relation "{declaration.name}" is declared otherwise by module "{earlier.module}"',
+            f"There it is {signature(earlier.name, earlier.columns)}"
+            f"{'' if earlier.mode == 'set' else ' ' + earlier.mode}; repeat that, or choose another name.",
+            *declaration.at,
+        )
+
+
+def _mode(declaration: ast.RelationDeclaration, columns: list[Column]) -> tuple[str, tuple[int, ...]]:
+    chosen = [q for q in declaration.qualifiers if q.name in ("raw", "upsert")]
+    if not chosen:
+        return "set", ()
+    if len(chosen) > 1:
+        raise IncorrectError(
+            f'relation "{declaration.name}" is both {chosen[0].name} and {chosen[1].name}',
+            "Keep one of the two.",
+            *chosen[1].at,
+        )
+    key: list[int] = []
+    places = {column.name: index for index, column in enumerate(columns)}
+    for name, at in chosen[0].columns:
+        if name not in places:
+            hint = (
+                did_you_mean(name, places)
+                or f"It is declared as {signature(declaration.name, tuple(columns))}."
+            )
+            raise IncorrectError(f'no column "{name}" in relation "{declaration.name}"', hint, *at)
+        if places[name] in key:
+            raise IncorrectError(f'column "{name}" stands twice in a key', "Name it once.", *at)
+        key.append(places[name])
+    return chosen[0].name, tuple(key)
+
+
+def _mode_text(mode: str, key: tuple[int, ...], columns: list[Column]) -> str:
+    return f"upsert({', '.join(columns[index].name for index in key)})" if mode == "upsert" else mode
+
+
+def _apply_directive(directive: ast.Directive, names: Names) -> None:
+    known = names.relations.get(directive.relation)
+    if known is None:
+        earlier = names.catalog.get(directive.relation)
+        if earlier is None:
+            hint = names.nearest(directive.relation) or (
+                f'Declare it, as in ".decl {directive.relation}(x: symbol)".'
+            )
+            raise IncorrectError(
+                f'no relation "{directive.relation}" for .{directive.kind}', hint, *directive.at
+            )
+        if directive.kind == "input" and not earlier.input:
+            raise ConflictError(
+                f'.input for "{directive.relation}", a derived relation of module "{earlier.module}"',
+                "Only the program that declares a relation can make it an input.",
+                *directive.at,
+            )
+    elif directive.kind == "input":
+        names.relations[directive.relation] = Relation(
+            known.name, known.columns, True, known.output, known.mode, known.key
+        )
+    elif directive.kind == "output":
+        names.relations[directive.relation] = Relation(
+            known.name, known.columns, known.input, True, known.mode, known.key
+        )
+
+
+def _check_input(declaration: ast.RelationDeclaration, names: Names) -> None:
+    known = names.relations.get(declaration.name)
+    if known is not None and known.mode != "set" and not known.input:
+        at = next(q.at for q in declaration.qualifiers if q.name == known.mode)
+        raise IncorrectError(
+            f'relation "{known.name}" is {known.mode} but not an input',
+            f"Add .input {known.name} to it.",
+            *at,
+        )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,163 @@
+"""The functors, operators and aggregates of the language: names, types, and what the plan calls them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dataflow_serve.language._types import Type
+
+__all__ = [
+    "AGGREGATES",
+    "COMPARISONS",
+    "FUNCTORS",
+    "OPERATORS",
+    "RESERVED",
+    "UNARY",
+    "Function",
+    "Operator",
+    "function_of",
+]
+
+ANY = frozenset(Type)
+NUMERIC = frozenset({Type.NUMBER, Type.UNSIGNED, Type.FLOAT})
+SIGNED = frozenset({Type.NUMBER, Type.FLOAT})
+INTEGRAL = frozenset({Type.NUMBER, Type.UNSIGNED})
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What a functor takes and gives.
+
+    A functor is taken *over* one type of its ``domain``; arguments without a fixed type are of that type,
+    and so is the result unless it is fixed.
+    """
+
+    plan: str
+    """Its name in the plan."""
+    domain: frozenset[Type]
+    least: int
+    """Least number of arguments."""
+    most: int | None
+    """Greatest number of arguments; None: any."""
+    result: Type | None = None
+    args: tuple[Type | None, ...] = ()
+    """Types of the first arguments that are fixed whatever the domain."""
+    fallible: bool = False
+    """Whether it can fail over some type, so that it must be evaluated even where nobody needs its value."""
+
+
+def _infix(plan: str, domain: frozenset[Type], *, fallible: bool = False) -> Function:
+    return Function(plan, domain, 2, 2, fallible=fallible)
+
+
+def _conversion(plan: str, domain: frozenset[Type], result: Type) -> Function:
+    return Function(
+        plan, domain, 1, 1, result=result, fallible=plan in ("to_number", "to_unsigned", "to_float")
+    )
+
+
+FUNCTORS: dict[str, Function] = {
+    "min": Function("min", NUMERIC, 2, None),
+    "max": Function("max", NUMERIC, 2, None),
+    "cat": Function("cat", frozenset({Type.SYMBOL}), 2, None, fallible=True),
+    "strlen": Function("strlen", frozenset({Type.SYMBOL}), 1, 1, result=Type.NUMBER),
+    "substr": Function(
+        "substr", frozenset({Type.SYMBOL}), 3, 3, args=(None, Type.NUMBER, Type.NUMBER), fallible=True
+    ),
+    "to_number": _conversion("to_number", ANY, Type.NUMBER),
+    "to_unsigned": _conversion("to_unsigned", ANY, Type.UNSIGNED),
+    "to_float": _conversion("to_float", ANY, Type.FLOAT),
+    "to_string": _conversion("to_symbol", ANY, Type.SYMBOL),
+    "itof": _conversion("to_float", frozenset({Type.NUMBER}), Type.FLOAT),
+    "itou": _conversion("to_unsigned", frozenset({Type.NUMBER}), Type.UNSIGNED),
+    "utoi": _conversion("to_number", frozenset({Type.UNSIGNED}), Type.NUMBER),
+    "utof": _conversion("to_float", frozenset({Type.UNSIGNED}), Type.FLOAT),
+    "ftoi": _conversion("to_number", frozenset({Type.FLOAT}), Type.NUMBER),
+    "ftou": _conversion("to_unsigned", frozenset({Type.FLOAT}), Type.UNSIGNED),
+}
+"""What is written as a call."""
+
+_OPERATIONS: dict[str, Function] = {
+    "neg": Function("neg", SIGNED, 1, 1),
+    "bnot": Function("bnot", INTEGRAL, 1, 1),
+    "lnot": Function("lnot", INTEGRAL, 1, 1),
+    "+": _infix("add", NUMERIC),
+    "-": _infix("sub", NUMERIC),
+    "*": _infix("mul", NUMERIC),
+    "/": _infix("div", NUMERIC, fallible=True),
+    "%": _infix("mod", INTEGRAL, fallible=True),
+    "^": _infix("pow", NUMERIC, fallible=True),
+    **{
+        word: _infix(word, INTEGRAL)
+        for word in ("band", "bor", "bxor", "bshl", "bshr", "bshru", "land", "lor", "lxor")
+    },
+}
+
+COMPARISONS: dict[str, Function] = {
+    **{
+        sign: Function(plan, ANY, 2, 2, result=Type.BOOL)
+        for sign, plan in (("=", "eq"), ("!=", "ne"), ("<", "lt"), ("<=", "le"), (">", "gt"), (">=", "ge"))
+    },
+    "contains": Function("contains", frozenset({Type.SYMBOL}), 2, 2, result=Type.BOOL),
+    "match": Function("match", frozenset({Type.SYMBOL}), 2, 2, result=Type.BOOL, fallible=True),
+}
+"""Constraints."""
+
+
+class Operator(NamedTuple):
+    """How an infix operator binds; a greater strength binds first."""
+
+    strength: int
+    right: bool = False
+
+
+OPERATORS: dict[str, Operator] = {
+    "lor": Operator(1),
+    "lxor": Operator(2),
+    "land": Operator(3),
+    "bor": Operator(4),
+    "bxor": Operator(5),
+    "band": Operator(6),
+    "bshl": Operator(7),
+    "bshr": Operator(7),
+    "bshru": Operator(7),
+    "+": Operator(8),
+    "-": Operator(8),
+    "*": Operator(9),
+    "/": Operator(9),
+    "%": Operator(9),
+    "^": Operator(11, right=True),
+}
+"""Infix operators; the prefix ones stand between ``*`` and ``^``."""
+
+UNARY: dict[str, str] = {"-": "neg", "bnot": "bnot", "lnot": "lnot"}
+"""Prefix operators and the functor each is."""
+
+AGGREGATES = frozenset({"count", "sum", "min", "max", "mean"})
+
+RESERVED = frozenset(
+    {
+        *FUNCTORS,
+        *AGGREGATES,
+        *(word for word in OPERATORS if word.isalpha()),
+        "bnot",
+        "lnot",
+        "as",
+        "autoinc",
+        "contains",
+        "false",
+        "match",
+        "nil",
+        "ord",
+        "range",
+        "true",
+        "_",
+    }
+)
+"""Names that neither a relation nor a variable may have."""
+
+
+def function_of(functor: str) -> Function:
+    """What a name or sign of a term stands for; the parser lets no others through."""
+    return FUNCTORS.get(functor) or _OPERATIONS[functor]

@@ -1,0 +1,185 @@
+"""Resolved and typed clauses to the checked form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dataflow_serve.errors import IncorrectError, UnsupportedError
+from dataflow_serve.language import ast
+from dataflow_serve.language._cursor import Where
+from dataflow_serve.language._functions import COMPARISONS, function_of
+from dataflow_serve.language._inference import Inference
+from dataflow_serve.language._scopes import Flat, alternatives, names_in, terms_of
+from dataflow_serve.language._types import Scalar, Type
+from dataflow_serve.language.checked import (
+    AggregateLiteral,
+    Any,
+    Argument,
+    AtomLiteral,
+    Call,
+    Const,
+    Filter,
+    Literal,
+    Term,
+    Var,
+)
+
+__all__ = ["Lowering", "constant"]
+
+_RANGES = {Type.NUMBER: (-(1 << 63), (1 << 63) - 1), Type.UNSIGNED: (0, (1 << 64) - 1)}
+
+
+def constant(term: ast.Term, kind: Type, where: Where) -> Scalar | None:
+    """The value of a literal in a place of this type; None if it isn't a literal of such a type.
+
+    Raises:
+        IncorrectError: it is beyond the type's range.
+    """
+    match term:
+        case ast.NumberLiteral(value, unsigned):
+            if kind is Type.FLOAT and not unsigned:
+                return float(value)
+            if kind not in _RANGES or (unsigned and kind is not Type.UNSIGNED):
+                return None
+            least, greatest = _RANGES[kind]
+            if not least <= value <= greatest:
+                hint = f"Type {kind} goes from {least} to {greatest}."
+                raise IncorrectError(f"{value} doesn't fit type {kind}{where}", hint, *term.at)
+            return value
+        case ast.FloatLiteral(value) if kind is Type.FLOAT:
+            return value + 0.0  # one zero only
+        case ast.TextLiteral(value) if kind is Type.SYMBOL:
+            return value
+        case ast.TruthLiteral(value) if kind is Type.BOOL:
+            return value
+        case _:
+            return None
+
+
+class Lowering:
+    """Writes one alternative of a clause in the checked form, once its types are known."""
+
+    def __init__(self, inference: Inference, where: Where) -> None:
+        """The types come from ``inference``; ``where`` quotes the clause."""
+        self._inference = inference
+        self._where = where
+        self._aggregates = 0
+
+    def body(self, literals: Sequence[Flat], visible: frozenset[str] = frozenset()) -> list[Literal]:
+        """The literals; those for aggregates stand before the literal in which they occur.
+
+        Args:
+            literals: A resolved conjunction.
+            visible: Variables bound outside of it.
+        """
+        level = set(visible)
+        for literal in literals:
+            for term in terms_of(literal):
+                names_in(term, level)
+        lowered: list[Literal] = []
+        for literal in literals:
+            match literal:
+                case ast.Atom() as atom:
+                    lowered.append(self._atom(atom, False, lowered, level))
+                case ast.Negation(ast.Atom() as atom):
+                    lowered.append(self._atom(atom, True, lowered, level))
+                case ast.Compare():
+                    self._compare(literal, lowered, level)
+                case ast.Constant(value, at):
+                    lowered.append(Filter(Const(value, Type.BOOL), at))
+        return lowered
+
+    def term(self, term: ast.Term, into: list[Literal], level: set[str]) -> Term:
+        """A term; its aggregates become literals and go ``into``."""
+        match term:
+            case ast.Variable(name):
+                return Var(name, self._inference.type_of(term))
+            case ast.Apply(functor, args):
+                return self._apply(term, functor, [self.term(arg, into, level) for arg in args])
+            case ast.Cast(inner, name):
+                lowered = self.term(inner, into, level)
+                kind = self._inference.type_of(term)
+                if lowered.type is not kind:
+                    raise UnsupportedError(
+                        f"a cast of a {lowered.type} to {name}{self._where}",
+                        f"Convert the value with to_{'string' if kind is Type.SYMBOL else kind.value}.",
+                        *term.at,
+                    )
+                return lowered
+            case ast.Aggregate():
+                return self._aggregate(term, into, level)
+            case _:
+                kind = self._inference.type_of(term)
+                value = constant(term, kind, self._where)
+                assert value is not None
+                return Const(value, kind)
+
+    def _atom(self, atom: ast.Atom, negated: bool, into: list[Literal], level: set[str]) -> AtomLiteral:
+        args: list[Argument] = [
+            Any(self._inference.type_of(arg))
+            if isinstance(arg, ast.Wildcard)
+            else self.term(arg, into, level)
+            for arg in atom.args
+        ]
+        return AtomLiteral(atom.relation, tuple(args), negated, atom.at)
+
+    def _compare(self, compare: ast.Compare, into: list[Literal], level: set[str]) -> None:
+        sides = (compare.left, compare.right)
+        if any(isinstance(side, ast.Wildcard) for side in sides):
+            # Only `_ = aggregate` gets here: the aggregate must have a value, whichever.
+            for side in sides:
+                if isinstance(side, ast.Aggregate):
+                    self.term(side, into, level)
+            return
+        left, right = (self.term(side, into, level) for side in sides)
+        function = COMPARISONS[compare.op]
+        call = Call(function.plan, self._inference.over(compare), (left, right), Type.BOOL, function.fallible)
+        if compare.negated:
+            call = Call("not", Type.BOOL, (call,), Type.BOOL, False)
+        into.append(Filter(call, compare.at))
+
+    def _apply(self, term: ast.Apply, functor: str, args: list[Term]) -> Term:
+        function = function_of(functor)
+        over = self._inference.over(term)
+        kind = function.result or over
+        if function.result is over and function.plan.startswith("to_"):
+            return args[0]
+        fallible = function.fallible and not (
+            over is Type.FLOAT and function.plan in ("div", "pow", "to_float")
+        )
+        return Call(function.plan, over, tuple(args), kind, fallible)
+
+    def _aggregate(self, term: ast.Aggregate, into: list[Literal], level: set[str]) -> Var:
+        inside: set[str] = set()
+        names_in(term, inside, inside=True)
+        outer = inside & level
+        spread = alternatives(term.body)
+        bodies: list[tuple[Literal, ...]] = []
+        bound: list[set[str]] = []
+        target: Term | None = None
+        for literals in spread:
+            body = self.body(literals, frozenset(outer))
+            bodies.append(tuple(body))
+            names: set[str] = set()
+            for literal in literals:
+                for inner in terms_of(literal):
+                    names_in(inner, names)
+            bound.append(names - outer)
+        if term.target is not None:
+            target = self.term(term.target, [], level | inside)
+        shared = set.intersection(*bound) if len(bound) > 1 else set()
+        self._aggregates += 1
+        result = Var(f"{term.func}'={self._aggregates}", self._inference.type_of(term))
+        into.append(
+            AggregateLiteral(
+                result, term.func, target, tuple(bodies), self._vars(outer), self._vars(shared), term.at
+            )
+        )
+        return result
+
+    def _vars(self, names: set[str]) -> tuple[Var, ...]:
+        # Positions play no part in the type of a variable.
+        nowhere = ast.Position(0, 0)
+        return tuple(
+            Var(name, self._inference.type_of(ast.Variable(name, nowhere))) for name in sorted(names)
+        )

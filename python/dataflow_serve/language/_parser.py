@@ -1,0 +1,267 @@
+"""Declarations, directives and clauses: the outside of a program."""
+
+from __future__ import annotations
+
+from dataflow_serve.errors import IncorrectError, UnsupportedError
+from dataflow_serve.language import ast
+from dataflow_serve.language._cursor import did_you_mean
+from dataflow_serve.language._functions import RESERVED
+from dataflow_serve.language._lexer import DIRECTIVES, Token, unescape
+from dataflow_serve.language._terms import TermParser
+
+__all__ = ["parse"]
+
+_QUALIFIERS = frozenset(
+    {
+        "brie",
+        "btree",
+        "btree_delete",
+        "eqrel",
+        "ignored",
+        "inline",
+        "input",
+        "magic",
+        "no_inline",
+        "no_magic",
+        "output",
+        "overridable",
+        "printsize",
+        "raw",
+        "upsert",
+    }
+)
+_LATER = {
+    "comp": "components",
+    "functor": "functors of the user's own",
+    "include": "inclusion of files",
+    "init": "components",
+    "lattice": "lattices",
+    "limitsize": "limits of size",
+    "once": "inclusion of files",
+    "override": "components",
+}
+
+
+def parse(text: str) -> ast.Program:
+    """Read a program; nothing is checked beyond its form.
+
+    Raises:
+        IncorrectError: the text isn't a program, with line and column.
+        UnsupportedError: it uses a part of the dialect that this build doesn't have.
+    """
+    return _Parser(text).program()
+
+
+class _Parser(TermParser):
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._types: list[ast.TypeDeclaration] = []
+        self._relations: list[ast.RelationDeclaration] = []
+        self._directives: list[ast.Directive] = []
+        self._clauses: list[ast.Clause] = []
+
+    def program(self) -> ast.Program:
+        while not self.at("end"):
+            self.item_start = self.token.start
+            if self.at("directive"):
+                self._directive()
+            else:
+                self._clause()
+        return ast.Program(
+            tuple(self._types), tuple(self._relations), tuple(self._directives), tuple(self._clauses)
+        )
+
+    # Directives
+
+    def _directive(self) -> None:
+        token = self.advance()
+        match token.text[1:]:
+            case "decl":
+                self._relation()
+            case "type":
+                self._type()
+            case "number_type" | "symbol_type" as word:
+                name = self.name("the name of a type")
+                base = word.removesuffix("_type")
+                self._types.append(ast.TypeDeclaration(name.text, ((base, name.at),), name.at))
+            case "input" | "output" | "printsize" as kind:
+                self._relation_directive(kind)
+            case "pragma":
+                self.expect("text", expected="the name of a pragma in quotes")
+                self.take("text")
+            case "plan":
+                self._plan()
+            case word:
+                raise UnsupportedError(f'{_LATER[word]} ("{token.text}")', None, *token.at)
+
+    def _type(self) -> None:
+        name = self.name("the name of a type")
+        if self.take("<:"):
+            bases = [self.name("a type")]
+        elif self.take("="):
+            if self.at("["):
+                raise UnsupportedError(f'the record type "{name.text}"', None, *name.at)
+            bases = [self.name("a type")]
+            if self.at("{"):
+                raise UnsupportedError(f'the algebraic type "{name.text}"', None, *name.at)
+            while self.take("|"):
+                bases.append(self.name("a type"))
+                if self.at("{"):
+                    raise UnsupportedError(f'the algebraic type "{name.text}"', None, *name.at)
+        else:
+            self._types.append(ast.TypeDeclaration(name.text, (("symbol", name.at),), name.at))
+            return
+        self._types.append(
+            ast.TypeDeclaration(name.text, tuple((base.text, base.at) for base in bases), name.at)
+        )
+
+    def _relation(self) -> None:
+        names = [self._relation_name()]
+        while self.take(","):
+            names.append(self._relation_name())
+        if self.at("="):
+            raise UnsupportedError(f'the view "{names[0].text}" of another relation', None, *self.token.at)
+        columns = self._columns()
+        qualifiers = self._qualifiers()
+        for name in names:
+            kept = tuple(q for q in qualifiers if q.name not in ("input", "output", "printsize"))
+            self._relations.append(ast.RelationDeclaration(name.text, columns, kept, name.at))
+            for q in qualifiers:
+                if q not in kept:
+                    self._directives.append(ast.Directive(q.name, name.text, (), q.at))
+
+    def _relation_name(self) -> Token:
+        name = self.name("the name of a relation")
+        if name.text in RESERVED:
+            raise IncorrectError(
+                f'"{name.text}" is a reserved word', "Give the relation another name.", *name.at
+            )
+        return name
+
+    def _columns(self) -> tuple[ast.ColumnDeclaration, ...]:
+        self.expect("(", hint='Columns follow in parentheses, as in ".decl edge(from: symbol, to: symbol)".')
+        columns: list[ast.ColumnDeclaration] = []
+        while not self.at(")"):
+            if columns:
+                self.expect(",", expected='"," or ")"')
+            name = self.name("the name of a column")
+            self.expect(":", hint=f'A column is written with its type, as in "{name.text}: number".')
+            kind = self.name("a type")
+            if self.at("<"):
+                raise UnsupportedError(f'the lattice column "{name.text}"', None, *name.at)
+            columns.append(ast.ColumnDeclaration(name.text, kind.text, name.at, kind.at))
+        self.expect(")")
+        return tuple(columns)
+
+    def _qualifiers(self) -> list[ast.Qualifier]:
+        qualifiers: list[ast.Qualifier] = []
+        while True:
+            token = self.token
+            if token.kind == "choice-domain":
+                raise UnsupportedError("choice domains", None, *token.at)
+            # A clause may follow without any separation; what comes after its name tells it.
+            if token.kind != "name" or self.peek().kind == "." or self._is_head():
+                return qualifiers
+            if token.text == "eqrel":
+                raise UnsupportedError("equivalence relations", None, *token.at)
+            if token.text not in _QUALIFIERS:
+                hint = did_you_mean(token.text, _QUALIFIERS) or (
+                    "If a clause begins here: its relation is written with parentheses, as in "
+                    f'"{token.text}(x)" or "{token.text}()".'
+                )
+                raise IncorrectError(f'unknown qualifier "{token.text}"', hint, *token.at)
+            self.advance()
+            columns: list[tuple[str, ast.Position]] = []
+            if token.text == "upsert":
+                self.expect("(", hint='Name the key\'s columns, as in "upsert(id)".')
+                columns = [self._key_column()]
+                while self.take(","):
+                    columns.append(self._key_column())
+                self.expect(")", expected='"," or ")"')
+            qualifiers.append(ast.Qualifier(token.text, tuple(columns), token.at))
+
+    def _is_head(self) -> bool:
+        return self.peek().kind == "(" and self.token.text != "upsert"
+
+    def _key_column(self) -> tuple[str, ast.Position]:
+        token = self.name("the name of a column")
+        return token.text, token.at
+
+    def _relation_directive(self, kind: str) -> None:
+        names = [self.name("the name of a relation")]
+        while self.take(","):
+            names.append(self.name("the name of a relation"))
+        parameters: list[tuple[str, str]] = []
+        if self.take("("):
+            while not self.at(")"):
+                if parameters:
+                    self.expect(",", expected='"," or ")"')
+                key = self.name("a parameter").text
+                self.expect("=")
+                parameters.append((key, self._parameter()))
+            self.expect(")")
+        for name in names:
+            self._directives.append(ast.Directive(kind, name.text, tuple(parameters), name.at))
+
+    def _parameter(self) -> str:
+        match self.token.kind:
+            case "text":
+                return unescape(self.advance())
+            case "name" | "number" | "float":
+                return self.advance().text
+            case _:
+                raise self.unexpected("the value of a parameter")
+
+    def _plan(self) -> None:
+        """Read and forget an order of joins: ours is chosen anew for each program."""
+        while True:
+            self.expect("number")
+            self.expect(":")
+            self.expect("(")
+            while not self.take(")"):
+                self.expect("number")
+                if not self.at(")"):
+                    self.expect(",", expected='"," or ")"')
+            if not self.take(","):
+                return
+
+    # Clauses
+
+    def _clause(self) -> None:
+        first = self.token
+        if first.kind == "." and self.peek().kind == "name" and self.peek().start == first.end:
+            raise self._unknown_directive()
+        heads = [self._head()]
+        while self.take(","):
+            heads.append(self._head())
+        body = None
+        if self.at("<="):
+            raise UnsupportedError(f"subsumption{self._where()}", None, *self.token.at)
+        if self.take(":-"):
+            body = self.body()
+            end = self.expect(".", expected='"," or ";" or "."', hint="A clause ends with a full stop.")
+        else:
+            end = self.expect(".", expected='":-" or "."', hint="A clause ends with a full stop.")
+        text = self.source[first.start : end.end]
+        self._clauses.append(ast.Clause(tuple(heads), body, text, first.at))
+
+    def _head(self) -> ast.Atom:
+        name = self.name("a relation")
+        follows = self.token
+        if follows.kind == "." and follows.start == name.end and self.peek().kind == "name":
+            raise UnsupportedError(f"a relation of a component{self._where()}", None, *name.at)
+        if name.text in RESERVED:
+            raise IncorrectError(
+                f'"{name.text}" is a reserved word{self._where()}',
+                "Give the relation another name.",
+                *name.at,
+            )
+        return ast.Atom(name.text, self.arguments(), name.at)
+
+    def _unknown_directive(self) -> IncorrectError:
+        word = self.peek().text
+        at = self.token.at
+        if word in DIRECTIVES:
+            return IncorrectError(f'".{word}" with nothing after it', f'Write ".{word} " and a name.', *at)
+        hint = did_you_mean("." + word, ["." + known for known in DIRECTIVES])
+        return IncorrectError(f'unknown directive ".{word}"', hint, *at)

@@ -1,0 +1,131 @@
+"""The order of evaluation: which relations depend on one another, and no cycle through a negation."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from dataflow_serve.errors import IncorrectError
+from dataflow_serve.language import ast
+from dataflow_serve.language._cursor import quote
+from dataflow_serve.language.checked import (
+    AggregateLiteral,
+    AtomLiteral,
+    Literal,
+    Rule,
+    Stratum,
+)
+
+__all__ = ["stratify"]
+
+
+class _Edge(NamedTuple):
+    """A relation whose rows those of another come from."""
+
+    source: str
+    strict: str | None
+    """Why ``source`` must be complete first: ``!`` or the name of an aggregate."""
+    at: ast.Position
+    rule: Rule
+
+
+def stratify(relations: Iterable[str], rules: Iterable[Rule]) -> tuple[Stratum, ...]:
+    """Group ``relations`` so that each group depends on itself and earlier ones only.
+
+    Raises:
+        IncorrectError: a relation depends on its own negation, or on an aggregate of itself.
+    """
+    edges: dict[str, list[_Edge]] = {name: [] for name in relations}
+    for rule in rules:
+        for head in rule.heads:
+            for edge in _edges_of(rule, rule.body, None):
+                if edge.source in edges:
+                    edges[head.relation].append(edge)
+    strata: list[Stratum] = []
+    for group in _components({name: [edge.source for edge in found] for name, found in edges.items()}):
+        members = set(group)
+        recursive = False
+        for name in group:
+            for edge in edges[name]:
+                if edge.source in members:
+                    recursive = True
+                    if edge.strict is not None:
+                        raise _cycle(name, edge, edges, members)
+        strata.append(Stratum(tuple(group), recursive))
+    return tuple(strata)
+
+
+def _edges_of(rule: Rule, literals: tuple[Literal, ...], strict: str | None) -> Iterator[_Edge]:
+    for literal in literals:
+        if isinstance(literal, AtomLiteral):
+            why = "!" if literal.negated and strict is None else strict
+            yield _Edge(literal.relation, why, literal.at, rule)
+        elif isinstance(literal, AggregateLiteral):
+            for inner in literal.alternatives:
+                yield from _edges_of(rule, inner, strict or literal.func)
+
+
+def _components(graph: dict[str, list[str]]) -> list[list[str]]:
+    """Tarjan's algorithm without recursion: components by dependency, their members in the order given."""
+    order = {name: place for place, name in enumerate(graph)}
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    found: list[list[str]] = []
+    for root in graph:
+        if root in index:
+            continue
+        index[root] = low[root] = len(index)
+        stack.append(root)
+        on_stack.add(root)
+        work = [(root, iter(graph[root]))]
+        while work:
+            node, successors = work[-1]
+            for other in successors:
+                if other not in index:
+                    index[other] = low[other] = len(index)
+                    stack.append(other)
+                    on_stack.add(other)
+                    work.append((other, iter(graph[other])))
+                    break
+                if other in on_stack:
+                    low[node] = min(low[node], index[other])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[node])
+                if low[node] == index[node]:
+                    cut = stack.index(node)
+                    members = stack[cut:]
+                    del stack[cut:]
+                    on_stack.difference_update(members)
+                    found.append(sorted(members, key=order.__getitem__))
+    return found
+
+
+def _cycle(name: str, edge: _Edge, edges: dict[str, list[_Edge]], members: set[str]) -> IncorrectError:
+    """The error for a strict edge inside a component, naming a shortest cycle through it."""
+    previous: dict[str, str] = {edge.source: ""}
+    queue = deque([edge.source])
+    while queue and name not in previous:
+        here = queue.popleft()
+        for further in edges[here]:
+            if further.source in members and further.source not in previous:
+                previous[further.source] = here
+                queue.append(further.source)
+    back: list[str] = []
+    here = name
+    while here != edge.source:
+        back.append(here)
+        here = previous[here]
+    first = f"!{edge.source}" if edge.strict == "!" else f"{edge.strict} of {edge.source}"
+    path = " -> ".join([name, first, *reversed(back)])
+    what = "its own negation" if edge.strict == "!" else f"a {edge.strict} of itself"
+    return IncorrectError(
+        f'"{name}" depends on {what}: {path}, in `{quote(edge.rule.clause.text)}`',
+        f"Break the cycle: what is {'negated' if edge.strict == '!' else 'aggregated'} "
+        f'must not depend on "{name}".',
+        *edge.at,
+    )

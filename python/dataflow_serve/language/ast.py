@@ -1,0 +1,248 @@
+"""The syntax tree of a program: what was written, with positions, before anything is checked.
+
+All nodes are frozen and compare by what they say, not by where they stand. A term or a body that a later
+version adds (records, branches of algebraic types, counters) becomes one more class in `Term` or `Body`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+__all__ = [
+    "Aggregate",
+    "Apply",
+    "Atom",
+    "Body",
+    "Cast",
+    "Clause",
+    "ColumnDeclaration",
+    "Compare",
+    "Conjunction",
+    "Constant",
+    "Directive",
+    "Disjunction",
+    "FloatLiteral",
+    "Negation",
+    "NumberLiteral",
+    "Position",
+    "Program",
+    "Qualifier",
+    "RelationDeclaration",
+    "Term",
+    "TextLiteral",
+    "TruthLiteral",
+    "TypeDeclaration",
+    "Variable",
+    "Wildcard",
+]
+
+
+class Position(NamedTuple):
+    """A place in the text; both count from 1, columns in characters."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A named variable."""
+
+    name: str
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wildcard:
+    """``_``: any value, another one at each occurrence."""
+
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberLiteral:
+    """An integer as written; it takes the type of its place unless it ends in ``u``."""
+
+    value: int
+    unsigned: bool
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatLiteral:
+    """A number with a fraction or an exponent."""
+
+    value: float
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TextLiteral:
+    """A quoted text, escapes resolved."""
+
+    value: str
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TruthLiteral:
+    """``true`` or ``false`` as a value."""
+
+    value: bool
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """A functor applied to arguments; operators go by their sign, the unary minus by ``neg``."""
+
+    functor: str
+    args: tuple[Term, ...]
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """``as(term, type)``."""
+
+    term: Term
+    type: str
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """An aggregate over the rows of a body; ``count`` has no target."""
+
+    func: str
+    target: Term | None
+    body: Body
+    at: Position = field(compare=False)
+
+
+Term = (
+    Variable | Wildcard | NumberLiteral | FloatLiteral | TextLiteral | TruthLiteral | Apply | Cast | Aggregate
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A relation applied to arguments."""
+
+    relation: str
+    args: tuple[Term, ...]
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """A comparison, ``match`` or ``contains`` of two terms; only the latter two are ever negated."""
+
+    op: str
+    left: Term
+    right: Term
+    at: Position = field(compare=False)
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """``true`` or ``false`` as a condition."""
+
+    value: bool
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Negation:
+    """The opposite of a body."""
+
+    body: Body
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Conjunction:
+    """All of several bodies."""
+
+    parts: tuple[Body, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Disjunction:
+    """Any of several bodies."""
+
+    parts: tuple[Body, ...]
+    at: Position = field(compare=False)
+
+
+Body = Atom | Compare | Constant | Negation | Conjunction | Disjunction
+
+
+@dataclass(frozen=True, slots=True)
+class TypeDeclaration:
+    """``.type``: another name for a type, a subtype or a union, which all have one base."""
+
+    name: str
+    bases: tuple[tuple[str, Position], ...]
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDeclaration:
+    """A column with its type's name as written."""
+
+    name: str
+    type: str
+    at: Position = field(compare=False)
+    type_at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Qualifier:
+    """A word after a declaration, with columns for ``upsert``."""
+
+    name: str
+    columns: tuple[tuple[str, Position], ...]
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RelationDeclaration:
+    """``.decl`` of one relation; a declaration of several names gives one of these for each."""
+
+    name: str
+    columns: tuple[ColumnDeclaration, ...]
+    qualifiers: tuple[Qualifier, ...]
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """``.input``, ``.output`` or ``.printsize`` of one relation; parameters matter to batch runs."""
+
+    kind: str
+    relation: str
+    parameters: tuple[tuple[str, str], ...]
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A fact (no body) or a rule."""
+
+    heads: tuple[Atom, ...]
+    body: Body | None
+    text: str = field(compare=False)
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A parsed program, in the order of the text."""
+
+    types: tuple[TypeDeclaration, ...]
+    relations: tuple[RelationDeclaration, ...]
+    directives: tuple[Directive, ...]
+    clauses: tuple[Clause, ...]

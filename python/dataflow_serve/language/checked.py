@@ -1,0 +1,189 @@
+"""A program after checking: names resolved, types inferred, disjunctions spread out.
+
+A rule of the text becomes one `Rule` per alternative of its body, each a flat conjunction. Aggregates stand
+as literals of their own that give a variable its value; variables local to an aggregate have names that
+occur nowhere else in the rule. What reads this form needs to know nothing of scopes, overloading or
+precedence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataflow_serve.language import ast
+from dataflow_serve.language._catalog import CatalogRelation
+from dataflow_serve.language._types import Column, Scalar, Type
+
+__all__ = [
+    "AggregateLiteral",
+    "Any",
+    "Argument",
+    "AtomLiteral",
+    "Call",
+    "CheckedProgram",
+    "Const",
+    "Filter",
+    "Head",
+    "Literal",
+    "Relation",
+    "Rule",
+    "Stratum",
+    "Term",
+    "Var",
+    "variables_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """A variable; its name is unique in its rule."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A constant of its type's range."""
+
+    value: Scalar
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function of the plan over a type. Its evaluation may fail, which makes the derivation fail."""
+
+    func: str
+    over: Type
+    args: tuple[Term, ...]
+    type: Type
+    fallible: bool
+
+
+Term = Var | Const | Call
+
+
+@dataclass(frozen=True, slots=True)
+class Any:
+    """``_`` as an argument."""
+
+    type: Type
+
+
+Argument = Var | Const | Call | Any
+
+
+@dataclass(frozen=True, slots=True)
+class AtomLiteral:
+    """Some row of the relation has these values; or none has, where negated."""
+
+    relation: str
+    args: tuple[Argument, ...]
+    negated: bool
+    at: ast.Position
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A condition of type ``bool``; an equality with a variable that nothing else binds gives its value."""
+
+    condition: Term
+    at: ast.Position
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateLiteral:
+    """``result`` is the aggregate over the rows of the body, for each value of the outer variables.
+
+    The body is a list of alternatives. A single one counts every assignment of its variables and of each
+    ``_``, and every copy of a row of a raw relation; of several ones each distinct assignment of the
+    variables that all of them bind counts once. ``count`` and ``sum`` of nothing are zero, the others of
+    nothing have no value.
+    """
+
+    result: Var
+    func: str
+    target: Term | None
+    alternatives: tuple[tuple[Literal, ...], ...]
+    outer: tuple[Var, ...]
+    """Variables bound outside that occur in the body, by name."""
+    shared: tuple[Var, ...]
+    """Of several alternatives, the variables that all bind, without the outer ones, by name."""
+    at: ast.Position
+
+
+Literal = AtomLiteral | Filter | AggregateLiteral
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a rule derives."""
+
+    relation: str
+    args: tuple[Term, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One alternative of a clause."""
+
+    heads: tuple[Head, ...]
+    body: tuple[Literal, ...]
+    clause: ast.Clause
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A relation that the program declares."""
+
+    name: str
+    columns: tuple[Column, ...]
+    input: bool
+    output: bool
+    mode: str
+    """``set``, ``raw`` or ``upsert``."""
+    key: tuple[int, ...]
+    """Key columns of an ``upsert`` relation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Relations that depend on one another, or one relation alone."""
+
+    relations: tuple[str, ...]
+    recursive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedProgram:
+    """A program without errors."""
+
+    relations: dict[str, Relation]
+    """Declared here, in the order of the text."""
+    imports: dict[str, CatalogRelation]
+    """Used here and declared by earlier programs, by name."""
+    facts: dict[str, tuple[tuple[Scalar, ...], ...]]
+    """Rows given as constants, by relation."""
+    rules: tuple[Rule, ...]
+    strata: tuple[Stratum, ...]
+    """Every relation of the program, each after those it depends on."""
+    directives: tuple[ast.Directive, ...]
+    digest: str
+    """Equal for programs that are equal but for layout, comments and the order of clauses."""
+
+    def columns(self, relation: str) -> tuple[Column, ...]:
+        """The columns of a relation that this program declares or uses."""
+        known = self.relations.get(relation) or self.imports[relation]
+        return known.columns
+
+
+def variables_of(term: Argument, into: set[str] | None = None) -> set[str]:
+    """The names of the variables in ``term``, added to ``into`` if given."""
+    names = set() if into is None else into
+    if isinstance(term, Var):
+        names.add(term.name)
+    elif isinstance(term, Call):
+        for arg in term.args:
+            variables_of(arg, names)
+    return names

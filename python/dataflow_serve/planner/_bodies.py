@@ -1,0 +1,422 @@
+"""Order of joins: a conjunction to rows.
+
+Greedy and without statistics: what is bound already comes first, then constants, then the fewest new
+variables. Cross products come last, so a plan has one only where the rule has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dataflow_serve.errors import UnsupportedError
+from dataflow_serve.language import Type
+from dataflow_serve.language.checked import (
+    AggregateLiteral,
+    AtomLiteral,
+    Call,
+    Const,
+    Filter,
+    Literal,
+    Term,
+    Var,
+    variables_of,
+)
+from dataflow_serve.planner import _expressions as ex
+from dataflow_serve.planner._flatten import (
+    MAX_DEPTH,
+    Equation,
+    FlatAtom,
+    Flattened,
+    flatten,
+    outer_names,
+)
+from dataflow_serve.planner._nodes import Nodes
+from dataflow_serve.planner._rows import Rows
+
+__all__ = ["Planned", "plan_body"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A conjunction's rows, and what was asked of it as terms over them."""
+
+    rows: Rows
+    wanted: list[Term]
+
+    def node(self) -> int:
+        """A node with what was asked for as its columns."""
+        return self.rows.node([self.rows.expr(term) for term in self.wanted])
+
+
+def plan_body(
+    nodes: Nodes, literals: Sequence[Literal], wanted: Sequence[Term], start: Rows | None = None
+) -> Planned:
+    """Plan a conjunction.
+
+    Args:
+        nodes: Where nodes go.
+        literals: The conjunction.
+        wanted: Terms that are asked of it.
+        start: Rows whose variables are bound from the beginning.
+
+    Raises:
+        UnsupportedError: an aggregate that needs values which a recursion is still producing.
+    """
+    flat = flatten(literals, wanted, start.env if start else ())
+    return Planned(_Body(nodes, literals, flat, start).run(), flat.wanted)
+
+
+@dataclass(slots=True)
+class _Source:
+    """A positive atom that hasn't been joined yet."""
+
+    atom: FlatAtom
+    rows: Rows
+    constants: int
+    offers: dict[str, Equation]
+    """Variables of other atoms that equations compute from this one's."""
+
+
+class _Body:
+    def __init__(
+        self, nodes: Nodes, literals: Sequence[Literal], flat: Flattened, start: Rows | None
+    ) -> None:
+        self._nodes = nodes
+        self._literals = literals
+        self._flat = flat
+        self._rows = start
+        self._wanted: set[str] = set()
+        for term in flat.wanted:
+            variables_of(term, self._wanted)
+        self._sources = [self._source(atom) for atom in flat.atoms]
+
+    def run(self) -> Rows:
+        flat = self._flat
+        self._push_filters()
+        self._push_negations()
+        if self._rows is None and self._sources:
+            first = min(self._sources, key=lambda source: -source.constants)
+            self._sources.remove(first)
+            self._rows = first.rows
+        if self._rows is None:
+            self._rows = Rows.unit(self._nodes)
+        self._close()
+        while self._sources or flat.aggregates:
+            if not self._join_connected() and not self._apply_aggregate():
+                self._join(min(self._sources, key=lambda s: (-s.constants, len(s.atom.names))), [])
+            self._close()
+        return self._rows
+
+    # Sources
+
+    def _source(self, atom: FlatAtom) -> _Source:
+        rows = self._read(atom)
+        constants = sum(isinstance(arg, Const) for arg in atom.args)
+        names = atom.names
+        offers: dict[str, Equation] = {}
+        for equation in self._flat.equations:
+            for one, other in equation.sides():
+                if isinstance(one, Var) and one.name not in names and variables_of(other) <= names:
+                    offers.setdefault(one.name, equation)
+        return _Source(atom, rows, constants, offers)
+
+    def _read(self, atom: FlatAtom) -> Rows:
+        """The rows of a relation in which constants and repeated variables agree."""
+        rows = Rows(self._nodes, self._nodes.get(atom.relation), {})
+        for place, arg in enumerate(atom.args):
+            column = ex.Col(place)
+            if isinstance(arg, Const):
+                rows.filter(ex.Call("eq", arg.type, (column, ex.Const(arg.type, arg.value))))
+            elif isinstance(arg, Var):
+                first = rows.env.setdefault(arg.name, column)
+                if first != column:
+                    rows.filter(ex.Call("eq", arg.type, (first, column)))
+        return rows
+
+    def _push_filters(self) -> None:
+        """Apply conditions on one atom's variables where its rows are read.
+
+        A condition that several atoms could check goes to those that are filtered or projected anyway. The
+        others stay as they are in their relation, where all plans can share one arrangement of them, and
+        lose the rows in the join.
+        """
+        flat = self._flat
+        conditions = [(condition, names) for condition, names in flat.filters]
+        conditions += [(_equality(equation), equation.names) for equation in flat.equations]
+        pushed: list[Term] = []
+        for condition, names in conditions:
+            able = [source for source in self._sources if names and names <= source.rows.env.keys()]
+            if able:
+                chosen = [source for source in able if self._needs_map(source)] or able[:1]
+                for source in chosen:
+                    source.rows.filter(source.rows.expr(condition))
+                pushed.append(condition)
+        flat.filters = [entry for entry in flat.filters if entry[0] not in pushed]
+        flat.equations = [equation for equation in flat.equations if _equality(equation) not in pushed]
+
+    def _needs_map(self, source: _Source) -> bool:
+        return not source.rows.is_plain or None in source.atom.args
+
+    def _push_negations(self) -> None:
+        """In a recursion, take the negated rows away outside of the loop where an atom allows it."""
+        for negated in list(self._flat.negated):
+            names = negated.names
+            for source in self._sources:
+                iterated = self._nodes.is_recursive(source.atom.relation)
+                if names and not iterated and names <= source.rows.env.keys() and self._loops():
+                    source.rows = source.rows.antijoin(self._read(negated), sorted(names), source.atom.names)
+                    self._flat.negated.remove(negated)
+                    break
+
+    def _loops(self) -> bool:
+        return any(self._nodes.is_recursive(atom.relation) for atom in self._flat.atoms)
+
+    # Steps
+
+    def _needed(self) -> set[str]:
+        """Variables that what is still to come asks for."""
+        flat = self._flat
+        needed = set(self._wanted)
+        for source in self._sources:
+            needed |= source.atom.names
+        for equation in flat.equations:
+            needed |= equation.names
+        for _, names in flat.filters:
+            needed |= names
+        for atom in flat.negated:
+            needed |= atom.names
+        for aggregate in flat.aggregates:
+            needed.update(outer_names(aggregate))
+            needed.add(aggregate.result.name)
+        return needed
+
+    def _join_connected(self) -> bool:
+        """Join the best of the atoms that share a variable with what there is."""
+        best: tuple[tuple[bool, int, int, int], int, _Source, list[str]] | None = None
+        assert self._rows is not None
+        bound = self._rows.env.keys()
+        needed = self._needed()
+        for place, source in enumerate(self._sources):
+            names = source.atom.names
+            offers = {name for name, equation in source.offers.items() if equation in self._flat.equations}
+            shared = sorted((names | offers) & bound)
+            if shared:
+                new = len((names & needed) - bound)
+                score = (new > 0, -source.constants, new, -len(shared))
+                if best is None or (score, place) < best[:2]:
+                    best = (score, place, source, shared)
+        if best is None:
+            return False
+        self._join(best[2], best[3])
+        return True
+
+    def _join(self, source: _Source, on: list[str]) -> None:
+        assert self._rows is not None
+        self._sources.remove(source)
+        rows = source.rows
+        for name in on:
+            if name not in rows.env:
+                equation = source.offers[name]
+                value = equation.right if equation.left == Var(name, equation.left.type) else equation.left
+                rows.define(name, value)
+                self._flat.equations.remove(equation)
+        self._rows = self._rows.join(rows, on, self._needed())
+
+    def _close(self) -> None:
+        """Apply all that needs no further variables: equations, conditions, negated atoms."""
+        flat = self._flat
+        changed = True
+        while changed:
+            changed = False
+            for equation in list(flat.equations):
+                changed |= self._apply_equation(equation)
+            assert self._rows is not None
+            for entry in list(flat.filters):
+                if self._rows.binds(entry[1]):
+                    flat.filters.remove(entry)
+                    self._rows.filter(self._rows.expr(entry[0]))
+            for atom in list(flat.negated):
+                if self._rows.binds(atom.names):
+                    flat.negated.remove(atom)
+                    needed = self._needed()
+                    self._rows = self._rows.antijoin(self._read(atom), sorted(atom.names), needed)
+
+    def _apply_equation(self, equation: Equation) -> bool:
+        """Use an equation as a condition or a definition, if its variables allow it."""
+        rows = self._rows
+        assert rows is not None
+        if rows.binds(equation.names):
+            self._flat.equations.remove(equation)
+            rows.filter(rows.expr(_equality(equation)))
+            return False
+        for one, other in equation.sides():
+            if isinstance(one, Var) and one.name not in rows.env and rows.binds(variables_of(other)):
+                self._flat.equations.remove(equation)
+                rows.define(one.name, other)
+                if ex.depth(rows.env[one.name]) > MAX_DEPTH:
+                    names = (self._needed() | {one.name}) & rows.env.keys()
+                    self._rows = rows.only(names)[1]
+                return True
+        return False
+
+    # Aggregates
+
+    def _apply_aggregate(self) -> bool:
+        assert self._rows is not None
+        for aggregate in self._flat.aggregates:
+            if self._rows.binds(outer_names(aggregate)):
+                self._flat.aggregates.remove(aggregate)
+                self._add_aggregate(aggregate)
+                return True
+        return False
+
+    def _add_aggregate(self, aggregate: AggregateLiteral) -> None:
+        """Join the rows with the aggregate's value for their outer variables."""
+        assert self._rows is not None
+        nodes, result, outer = self._nodes, aggregate.result, outer_names(aggregate)
+        # Asked for without the aggregate, which is off the list; a value known already has to be compared.
+        needed = self._needed().union(outer, [result.name])
+        reduced = self._reduce(aggregate, needed)
+        rows = self._rows
+        if aggregate.func in ("min", "max", "mean") and rows.is_unit:
+            self._rows = Rows(nodes, reduced, {result.name: ex.Col(0)})
+            return
+        left, mine = rows.only(needed & rows.env.keys())
+        width = nodes.width[left]
+        project: list[ex.Expr] = [ex.Col(column) for column in range(width)]
+        keys = [mine.column(name) for name in outer]
+        places = list(range(len(outer)))
+        known = mine.env.get(result.name)
+        if known is None:
+            joined = nodes.join(left, reduced, keys, places, [], [*project, ex.Col(width + len(outer))])
+        else:
+            value_key = [*keys, mine.column(result.name)]
+            joined = nodes.join(left, reduced, value_key, [*places, len(outer)], [], project)
+        if aggregate.func in ("count", "sum"):
+            nothing = nodes.antijoin(left, reduced, keys, places)
+            zero = ex.Const(result.type, 0.0 if result.type is Type.FLOAT else 0)
+            if known is None:
+                nothing = nodes.map(nothing, [], [*project, zero])
+            else:
+                nothing = nodes.map(nothing, [ex.Call("eq", result.type, (known, zero))], project)
+            joined = nodes.union([joined, nothing])
+        self._rows = Rows(nodes, joined, {result.name: ex.Col(width), **mine.env})
+
+    def _reduce(self, aggregate: AggregateLiteral, needed: set[str]) -> int:
+        """A node of the outer variables' values for which the body has rows, and the aggregate's for each."""
+        outer: list[Term] = list(aggregate.outer)
+        start = None
+        if not _binds_alone(aggregate):
+            start = self._bindings(aggregate, needed)
+        target = [] if aggregate.target is None else [aggregate.target]
+        key = list(range(len(outer)))
+        if len(aggregate.alternatives) == 1:
+            source = self._plan(aggregate.alternatives[0], [*outer, *target], start).node()
+        else:
+            columns: list[Term] = [*outer, *aggregate.shared]
+            parts = [self._plan(body, columns, start).node() for body in aggregate.alternatives]
+            united = self._nodes.distinct(self._nodes.union(parts))
+            names = [*outer_names(aggregate), *(variable.name for variable in aggregate.shared)]
+            env: dict[str, ex.Expr] = {name: ex.Col(place) for place, name in enumerate(names)}
+            source = self._plan((), [*outer, *target], Rows(self._nodes, united, env)).node()
+        column = len(outer) if target else None
+        return self._nodes.reduce(source, key, aggregate.func, column)
+
+    def _plan(self, body: Sequence[Literal], wanted: Sequence[Term], start: Rows | None) -> Planned:
+        # Each alternative closes its own filters over the start's rows, so each gets its own.
+        fresh = None if start is None else start.only(start.env)[1]
+        return plan_body(self._nodes, body, wanted, fresh)
+
+    def _bindings(self, aggregate: AggregateLiteral, needed: set[str]) -> Rows:
+        """The values of the outer variables for which the aggregate is asked, each once."""
+        assert self._rows is not None
+        names = outer_names(aggregate)
+        node, rows = self._rows.only(needed & self._rows.env.keys())
+        self._rows = rows
+        if self._nodes.is_iterated(node):
+            node, rows = self._static_bindings(aggregate)
+        node, rows = rows.only(names)
+        return Rows(self._nodes, self._nodes.distinct(node), rows.env)
+
+    def _static_bindings(self, aggregate: AggregateLiteral) -> tuple[int, Rows]:
+        """Bindings from the part of the rule that no recursion changes, since aggregates can't follow one."""
+        static = [
+            literal
+            for literal in self._literals
+            if isinstance(literal, Filter)
+            or (
+                isinstance(literal, AtomLiteral)
+                and not literal.negated
+                and not self._nodes.is_recursive(literal.relation)
+            )
+        ]
+        bound = _bound_by(static, set())
+        static = [literal for literal in static if _names_of(literal) <= bound]
+        if not {variable.name for variable in aggregate.outer} <= bound:
+            raise UnsupportedError(
+                f"{aggregate.func} for values that a recursion is still producing",
+                "Bind its outer variables by relations that don't depend on the rule's head.",
+                *aggregate.at,
+            )
+        planned = plan_body(self._nodes, static, aggregate.outer)
+        env = {
+            name: planned.rows.expr(term)
+            for name, term in zip(outer_names(aggregate), planned.wanted, strict=True)
+        }
+        planned.rows.env.update(env)
+        return planned.rows.only(outer_names(aggregate))
+
+
+def _equality(equation: Equation) -> Call:
+    return Call("eq", equation.over, (equation.left, equation.right), Type.BOOL, False)
+
+
+def _names_of(literal: Literal) -> set[str]:
+    names: set[str] = set()
+    if isinstance(literal, AtomLiteral):
+        for arg in literal.args:
+            variables_of(arg, names)
+    elif isinstance(literal, Filter):
+        variables_of(literal.condition, names)
+    else:
+        names.update(outer_names(literal))
+    return names
+
+
+def _binds_alone(aggregate: AggregateLiteral) -> bool:
+    """Whether the body has values for the outer variables without being told any."""
+    outer = set(outer_names(aggregate))
+    return all(outer <= _bound_by(body, set()) for body in aggregate.alternatives)
+
+
+def _bound_by(literals: Iterable[Literal], given: set[str]) -> set[str]:
+    """The variables that a conjunction binds."""
+    literals = list(literals)
+    bound = set(given)
+    for literal in literals:
+        if isinstance(literal, AtomLiteral) and not literal.negated:
+            bound.update(arg.name for arg in literal.args if isinstance(arg, Var))
+    changed = True
+    while changed:
+        changed = False
+        for literal in literals:
+            for name, needed in _definitions(literal):
+                if name not in bound and needed <= bound:
+                    bound.add(name)
+                    changed = True
+    return bound
+
+
+def _definitions(literal: Literal) -> list[tuple[str, set[str]]]:
+    """Variables that a literal can give a value, each with those that it needs for it."""
+    if isinstance(literal, AggregateLiteral):
+        return [(literal.result.name, set(outer_names(literal)))]
+    if isinstance(literal, Filter) and isinstance(literal.condition, Call) and literal.condition.func == "eq":
+        left, right = literal.condition.args
+        return [
+            (one.name, variables_of(other))
+            for one, other in ((left, right), (right, left))
+            if isinstance(one, Var)
+        ]
+    return []

@@ -1,0 +1,151 @@
+"""The list of operators of one plan, in which equal operators stand once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from dataflow_serve.language import CheckedProgram, Scalar, Type
+from dataflow_serve.planner._expressions import Col, Expr, expr_json, value_json
+
+__all__ = ["Nodes"]
+
+
+class Nodes:
+    """Builds nodes; asked twice for the same one, it gives the first again.
+
+    A node that reads a relation of the recursive stratum being planned stands for the rows of an iteration;
+    outside of the stratum the same words mean the finished relation. Such nodes are never shared across
+    strata.
+    """
+
+    def __init__(self, program: CheckedProgram) -> None:
+        """No nodes yet."""
+        self.json: list[dict[str, Any]] = []
+        self.width: list[int] = []
+        """Columns of each node."""
+        self.imports = list(program.imports.values())
+        self._program = program
+        self._local = {name: index for index, name in enumerate(program.relations)}
+        self._import = {relation.name: index for index, relation in enumerate(self.imports)}
+        self._known: dict[Hashable, int] = {}
+        self._stratum: frozenset[str] = frozenset()
+        self._scope = 0
+        self._iterated: set[int] = set()
+
+    def enter(self, relations: frozenset[str]) -> None:
+        """Begin a stratum; ``relations`` are those of it if it is recursive, else none."""
+        self._scope += 1
+        self._stratum = relations
+        self._iterated = set()
+
+    def is_recursive(self, relation: str) -> bool:
+        """Whether the relation belongs to the recursive stratum being planned."""
+        return relation in self._stratum
+
+    def is_iterated(self, node: int) -> bool:
+        """Whether the node depends on the recursive stratum being planned."""
+        return node in self._iterated
+
+    def get(self, relation: str) -> int:
+        """The rows of a relation."""
+        local = self._local.get(relation)
+        ref = {"import": self._import[relation]} if local is None else {"local": local}
+        iterated = relation in self._stratum
+        key = ("get", relation, self._scope if iterated else None)
+        node = self._add(key, {"op": "get", "relation": ref}, (), len(self._program.columns(relation)))
+        if iterated:
+            self._iterated.add(node)
+        return node
+
+    def rows(self, types: Sequence[Type], rows: Sequence[Sequence[Scalar]]) -> int:
+        """Constant rows."""
+        key = ("rows", tuple(types), tuple(map(tuple, rows)))
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        typed = [[value_json(kind, value) for kind, value in zip(types, row, strict=True)] for row in rows]
+        json = {"op": "rows", "types": [kind.value for kind in types], "rows": typed}
+        return self._add(key, json, (), len(types))
+
+    def unit(self) -> int:
+        """One row without columns: what a body without atoms starts from."""
+        return self.rows((), ((),))
+
+    def map(self, source: int, filters: Sequence[Expr], project: Sequence[Expr]) -> int:
+        """The rows that pass ``filters``, projected; the node itself where that changes nothing."""
+        if not filters and list(project) == [Col(index) for index in range(self.width[source])]:
+            return source
+        key = ("map", source, tuple(filters), tuple(project))
+        json = {"op": "map", "input": source, **_row_json(filters, project)}
+        return self._add(key, json, (source,), len(project))
+
+    def join(
+        self,
+        left: int,
+        right: int,
+        left_key: Sequence[int],
+        right_key: Sequence[int],
+        filters: Sequence[Expr],
+        project: Sequence[Expr],
+    ) -> int:
+        """The pairs with equal keys that pass ``filters``, projected."""
+        key = ("join", left, right, tuple(left_key), tuple(right_key), tuple(filters), tuple(project))
+        json = {
+            "op": "join",
+            "left": left,
+            "right": right,
+            "left_key": list(left_key),
+            "right_key": list(right_key),
+            **_row_json(filters, project),
+        }
+        return self._add(key, json, (left, right), len(project))
+
+    def antijoin(self, left: int, right: int, left_key: Sequence[int], right_key: Sequence[int]) -> int:
+        """The left rows whose key the right doesn't have."""
+        key = ("antijoin", left, right, tuple(left_key), tuple(right_key))
+        json = {
+            "op": "antijoin",
+            "left": left,
+            "right": right,
+            "left_key": list(left_key),
+            "right_key": list(right_key),
+        }
+        return self._add(key, json, (left, right), self.width[left])
+
+    def union(self, inputs: Sequence[int]) -> int:
+        """All rows of all inputs; the node itself where it is only one."""
+        if len(inputs) == 1:
+            return inputs[0]
+        json = {"op": "union", "inputs": list(inputs)}
+        return self._add(("union", tuple(inputs)), json, inputs, self.width[inputs[0]])
+
+    def distinct(self, source: int) -> int:
+        """Each row once."""
+        return self._add(
+            ("distinct", source), {"op": "distinct", "input": source}, (source,), self.width[source]
+        )
+
+    def reduce(self, source: int, key: Sequence[int], func: str, column: int | None) -> int:
+        """One row for each key that has rows: the key, then the aggregate."""
+        json = {
+            "op": "reduce",
+            "input": source,
+            "key": list(key),
+            "aggregates": [{"func": func, "column": column}],
+        }
+        return self._add(("reduce", source, tuple(key), func, column), json, (source,), len(key) + 1)
+
+    def _add(self, key: Hashable, json: dict[str, Any], inputs: Sequence[int], width: int) -> int:
+        node = self._known.get(key)
+        if node is None:
+            node = self._known[key] = len(self.json)
+            self.json.append(json)
+            self.width.append(width)
+            if not self._iterated.isdisjoint(inputs):
+                self._iterated.add(node)
+        return node
+
+
+def _row_json(filters: Sequence[Expr], project: Sequence[Expr]) -> dict[str, Any]:
+    return {"filter": [expr_json(e) for e in filters], "project": [expr_json(e) for e in project]}

@@ -1,0 +1,144 @@
+"""One batch run, from the program's text to the files it derives."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from dataflow_serve.client import BlockingClient, FileSource
+from dataflow_serve.client._tables import in_order
+from dataflow_serve.errors import DataflowError, IncorrectError
+from dataflow_serve.language import parse
+from dataflow_serve.protocol import Column, Module, Row
+from dataflow_serve.run._directives import FileFormat, Input, Output, Plan, PrintSize, plan_of
+from dataflow_serve.run._output import write_rows
+from dataflow_serve.run._source import SourceText, read_source
+
+__all__ = ["run_on", "run_program"]
+
+# Rows of one transaction. Each is a logical time of its own that every operator takes note of, so a batch run
+# takes larger steps than an interactive load, within what one message may hold.
+BATCH_ROWS = 50_000
+
+
+def run_program(
+    program: Path,
+    *,
+    facts: Path = Path(),
+    output: Path | None = Path(),
+    workers: int = 1,
+    progress: bool = False,
+) -> None:
+    """Run a program on a server in this process: read its inputs, write its outputs.
+
+    Args:
+        program: The program's text.
+        facts: Directory of ``<relation>.facts``.
+        output: Directory for ``<relation>.csv``; None writes everything to standard output.
+        workers: How many workers compute.
+        progress: Whether to show how far the loading is.
+
+    Raises:
+        IncorrectError: the program has an error, a file is missing or has a bad row; names file, line and
+            column.
+        UnsupportedError: the program uses something that batch runs don't have.
+    """
+    # A run needs nothing of a server until here; its errors should come before workers start.
+    source = read_source(program)
+    plan = _plan(source, facts, output)
+    from dataflow_serve import serve
+
+    with serve(workers=workers) as db:
+        run_on(db, source, plan, progress=progress)
+
+
+def _plan(source: SourceText, facts: Path, output: Path | None) -> Plan:
+    try:
+        plan = plan_of(parse(source.text).directives, facts, output)
+    except DataflowError as error:
+        raise source.located(error) from None
+    for wanted in plan.inputs:
+        if not wanted.path.is_file():
+            raise IncorrectError(f"cannot load {wanted.relation}: there is no file {wanted.path}")
+    return plan
+
+
+def run_on(
+    db: BlockingClient,
+    source: SourceText,
+    plan: Plan,
+    *,
+    progress: bool = False,
+    stdout: TextIO | None = None,
+) -> None:
+    """The run itself, on any server; the program stays registered there.
+
+    Raises:
+        DataflowError: as `run_program`.
+    """
+    try:
+        module = db.register(source.text)
+    except DataflowError as error:
+        raise source.located(error) from None
+    columns = _columns(module)
+    for wanted in plan.inputs:
+        _load(db, wanted, columns[wanted.relation], progress=progress)
+    for result in plan.results:
+        rows = _contents(db, result.relation)
+        match result:
+            case PrintSize(relation=relation):
+                print(f"{relation}\t{len(rows)}", file=stdout or sys.stdout)
+            case Output(relation=relation, path=None, format=form):
+                _print(stdout or sys.stdout, relation, columns[relation], rows, form)
+            case Output(relation=relation, path=Path() as path, format=form):
+                with _created(path) as file:
+                    write_rows(file, columns[relation], in_order(columns[relation], rows), form)
+
+
+def _columns(module: Module) -> Mapping[str, Sequence[Column]]:
+    return {relation.name: relation.columns for relation in module.relations}
+
+
+def _load(db: BlockingClient, wanted: Input, columns: Sequence[Column], *, progress: bool) -> None:
+    # Unlike a header that is looked for, one that is declared is there and says nothing: columns are in
+    # order.
+    rows = FileSource(
+        wanted.path,
+        columns,
+        delimiter=wanted.format.delimiter,
+        quoted=wanted.format.quoted,
+        header=False,
+        skip_lines=1 if wanted.format.headers else 0,
+    )
+    # What comes after on this connection sees these rows; nobody need wait until they are visible.
+    db.load(rows, into=wanted.relation, batch_rows=BATCH_ROWS, progress=progress, wait="sequenced")
+
+
+def _contents(db: BlockingClient, relation: str) -> list[Row]:
+    """All rows, however many: a snapshot comes in parts, an answer to a read has a limit."""
+    with db[relation].subscribe() as steps:
+        return steps.receive().added
+
+
+def _print(
+    stdout: TextIO, relation: str, columns: Sequence[Column], rows: list[Row], form: FileFormat
+) -> None:
+    """Between lines that say whose rows they are, as several relations share the output."""
+    stdout.write(f"---------------\n{relation}\n")
+    if form.headers:
+        stdout.write(form.delimiter.join(column.name for column in columns) + "\n")
+    stdout.write("===============\n")
+    write_rows(stdout, columns, in_order(columns, rows), FileFormat(form.delimiter, form.quoted))
+    stdout.write("===============\n")
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[TextIO]:
+    try:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+    except OSError as error:
+        raise IncorrectError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error

@@ -1,0 +1,113 @@
+"""The workers of this process. The only importer of the extension module."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import trio
+
+from dataflow_serve import _core
+from dataflow_serve._core import Explain, Formed, Register, Registered, Stopped, Unregistered
+from dataflow_serve.errors import DataflowError, IncorrectError
+from dataflow_serve.server._settings import Settings
+
+__all__ = [
+    "Cluster",
+    "Event",
+    "Explain",
+    "Formed",
+    "Register",
+    "Registered",
+    "Stopped",
+    "Unregistered",
+    "tunable_names",
+]
+
+Event: TypeAlias = Formed | Register | Explain | Registered | Unregistered | Stopped
+
+JOIN_SECONDS = 3.0
+"""How long threads that have nothing left to do may take to end."""
+
+
+def _check_version() -> None:
+    try:
+        expected = importlib.metadata.version("dataflow-serve")
+    except importlib.metadata.PackageNotFoundError:
+        # Run from a source tree that was never installed: there is nothing to compare with.
+        return
+    if _core.__version__ != expected:
+        raise ImportError(
+            f"dataflow_serve is version {expected}, its extension {_core.__version__}: install it again"
+        )
+
+
+_check_version()
+
+
+class Cluster:
+    """A handle on this process's workers, and through them on the cluster.
+
+    Everything but `events` may be called from any thread.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Bind the port and start the workers, which answer ``unavailable`` until the cluster is formed.
+
+        Raises:
+            IncorrectError: a setting is wrong.
+            OSError: an address can't be listened on, or the system is out of something.
+        """
+        try:
+            self._host = _core.Host(settings.to_core())
+        except ValueError as error:
+            raise IncorrectError(str(error)) from error
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where clients connect."""
+        return self._host.address
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        """Batches of events, the last of which ends with `Stopped`.
+
+        Cancelling loses no event: what wasn't handed out is handed out next time.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(self._host.event_fd)
+            batch = self._host.drain()
+            if batch:
+                yield batch
+            if any(isinstance(event, Stopped) for event in batch):
+                return
+
+    def respond(self, ticket: int, plan: str) -> None:
+        """Answer a `Register` with its plan."""
+        self._host.respond(ticket, plan)
+
+    def explain(self, ticket: int, tree: str) -> None:
+        """Answer an `Explain`."""
+        self._host.explain(ticket, tree)
+
+    def reject(self, ticket: int, error: DataflowError) -> None:
+        """Answer a `Register` or an `Explain` with an error."""
+        position = None
+        if error.line is not None and error.column is not None:
+            position = (error.line, error.column)
+        self._host.reject(
+            ticket, error.code, error.message, hint=error.hint, position=position, retry=error.retry
+        )
+
+    def shutdown(self) -> None:
+        """Ask the whole cluster to stop; a `Stopped` event follows."""
+        self._host.shutdown()
+
+    def join(self, seconds: float = JOIN_SECONDS) -> Stopped | None:
+        """Wait, without the GIL, until the workers have ended; None if they haven't in time."""
+        return self._host.join(seconds)
+
+
+def tunable_names() -> list[str]:
+    """The tunables that there are."""
+    return list(_core.TUNABLES)

@@ -1,0 +1,109 @@
+"""The command ``dataflow-serve``: argument parsing, signals, exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+import outcome
+import trio
+
+from dataflow_serve.errors import DataflowError, WorkerFailed
+from dataflow_serve.server._cluster import Cluster, tunable_names
+from dataflow_serve.server._orchestrator import run_process
+from dataflow_serve.server._settings import Settings, load
+
+__all__ = ["main"]
+
+EXIT_FAILED = 70
+"""A worker died (``EX_SOFTWARE``)."""
+EXIT_ALONE = 75
+"""Stopped, but the rest of the cluster wasn't reached (``EX_TEMPFAIL``)."""
+GRACE_SECONDS = 4.8
+"""From the signal to the end, whatever the workers do."""
+
+_log = logging.getLogger(__name__)
+
+
+def _tunable(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    tunables = {}
+    for value in values:
+        name, separator, number = value.partition("=")
+        if not separator or not number.isdecimal():
+            raise click.BadParameter(f"{value!r} is not name=number")
+        if name not in tunable_names():
+            raise click.BadParameter(f"no tunable {name!r}; there are {', '.join(tunable_names())}")
+        tunables[name] = int(number)
+    return tunables
+
+
+@click.command(context_settings={"help_option_names": ["--help"]})
+@click.option("--listen", metavar="HOST:PORT", help="Address for clients; port 0 takes a free one.")
+@click.option("-w", "--workers", "threads", type=click.IntRange(1), help="Worker threads of this process.")
+@click.option("-n", "--processes", type=click.IntRange(1), help="Processes of the cluster.")
+@click.option("-p", "--process", type=click.IntRange(0), help="Index of this process in the cluster.")
+@click.option("-h", "--hostfile", metavar="FILE", help="Addresses of the processes, host:port, one a line.")
+@click.option("--config", metavar="FILE", help="TOML file with any of these settings.")
+@click.option("--enable-echo", is_flag=True, default=None, help="Serve an echoing WebSocket on /echo.")
+@click.option("--spin", is_flag=True, default=None, help="Never park: lowest latency, one core a worker.")
+@click.option(
+    "--tune", "tunables", multiple=True, metavar="NAME=VALUE", callback=_tunable, help="Set a tunable."
+)
+@click.version_option(package_name="dataflow-serve")
+def main(config: str | None, **flags: Any) -> NoReturn:
+    """Run one process of a dataflow-serve cluster.
+
+    Settings come from the flags, else from variables DATAFLOW_SERVE_<NAME>, else from the configuration
+    file. A signal (SIGINT, SIGTERM) stops the whole cluster.
+    """
+    level = os.environ.get("DATAFLOW_SERVE_LOG", "warning").upper()
+    logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING")
+    try:
+        settings = load(flags, config)
+        # Only the receiver below acts on these: one more signal while the cluster stops changes nothing.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        together = trio.run(_run, settings)
+    except WorkerFailed as error:
+        _leave(EXIT_FAILED, str(error))
+    except DataflowError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(error.strerror or str(error)) from error
+    _leave(0 if together else EXIT_ALONE)
+
+
+def _leave(code: int, message: str | None = None) -> NoReturn:
+    """Exit at once: threads that wait for other processes must not hold the interpreter up."""
+    if message is not None:
+        click.echo(f"dataflow-serve: {message}", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+async def _run(settings: Settings) -> bool:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        cluster = Cluster(settings)
+        host, port = cluster.address
+        click.echo(f"listening on {host}:{port}")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, signals, cluster)
+            ended = await outcome.acapture(run_process, cluster)
+            nursery.cancel_scope.cancel()
+        # Out here, a failure isn't wrapped in the nursery's group.
+        together: bool = ended.unwrap()
+        return together
+
+
+async def _stop_on_signal(signals: Any, cluster: Cluster) -> None:
+    async for number in signals:
+        _log.info("%s: stopping the cluster", signal.Signals(number).name)
+        cluster.shutdown()
+        with trio.move_on_after(GRACE_SECONDS):
+            await trio.sleep_forever()
+        _leave(EXIT_ALONE, "the workers did not stop in time")

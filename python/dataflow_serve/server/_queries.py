@@ -1,0 +1,115 @@
+"""Programs: what is registered, as this process has heard, and plans for what is to be."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from typing import Any
+
+import trio
+
+from dataflow_serve.errors import DataflowError, FaultError
+from dataflow_serve.planner import Catalog, CatalogRelation, Column, Type, compile_program, explain
+from dataflow_serve.server._cluster import Cluster, Explain, Register, Registered, Unregistered
+
+__all__ = ["Queries"]
+
+MAX_PLANNING = 4
+"""Programs planned at once; the others wait. Planning holds the GIL for most of its time."""
+
+_log = logging.getLogger(__name__)
+
+
+class Queries:
+    """A mirror of the catalog, kept in step by sequenced events, and the planner in front of it.
+
+    A plan may be out of date by the time it is delivered. Then the workers say so and the request comes
+    again, by which time the mirror has caught up.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        """An empty catalog."""
+        self._cluster = cluster
+        self._relations: dict[int, CatalogRelation] = {}
+        self._modules: dict[str, str] = {}
+        self._catalog = Catalog()
+        self._limiter = trio.CapacityLimiter(MAX_PLANNING)
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is registered, as far as this process has heard."""
+        return self._catalog
+
+    def registered(self, event: Registered) -> None:
+        """The catalog has grown by a module."""
+        module = json.loads(event.module)
+        self._modules[module["name"]] = module["digest"]
+        for relation in module["relations"]:
+            self._relations[relation["id"]] = _catalog_relation(relation, module["name"])
+        self._renew()
+
+    def unregistered(self, event: Unregistered) -> None:
+        """Relations have left the catalog."""
+        for name in event.modules:
+            self._modules.pop(name, None)
+        for relation in event.relations:
+            self._relations.pop(relation, None)
+        self._renew()
+
+    def _renew(self) -> None:
+        self._catalog = Catalog(self._relations.values(), self._modules)
+
+    async def register(self, event: Register) -> None:
+        """Plan a program and hand the plan to the worker that asked.
+
+        Cancelling leaves the request unanswered, which only a server that stops does.
+        """
+
+        def plan() -> str:
+            return compile_program(event.program, catalog, event.name).to_json().decode()
+
+        catalog = self._catalog
+        try:
+            planned = await trio.to_thread.run_sync(plan, abandon_on_cancel=True, limiter=self._limiter)
+        except DataflowError as error:
+            self._cluster.reject(event.ticket, error)
+        except Exception as error:
+            self._cluster.reject(event.ticket, _fault("planning a program", error))
+        else:
+            self._cluster.respond(event.ticket, planned)
+
+    async def explain(self, event: Explain) -> None:
+        """Describe the plan of a relation. Cancelling leaves the request unanswered."""
+
+        def describe() -> str:
+            return json.dumps(explain(json.loads(event.plan), event.relation))
+
+        try:
+            tree = await trio.to_thread.run_sync(describe, abandon_on_cancel=True, limiter=self._limiter)
+        except Exception as error:
+            self._cluster.reject(event.ticket, _fault("explaining a plan", error))
+        else:
+            self._cluster.explain(event.ticket, tree)
+
+
+def _catalog_relation(relation: dict[str, Any], module: str) -> CatalogRelation:
+    columns = tuple(Column(column["name"], Type(column["type"])) for column in relation["columns"])
+    mode = relation["input"]
+    if isinstance(mode, dict):
+        mode = f"upsert({', '.join(columns[index].name for index in mode['upsert'])})"
+    return CatalogRelation(
+        id=relation["id"],
+        name=relation["name"],
+        columns=columns,
+        input=mode is not None,
+        mode=mode or "set",
+        module=module,
+    )
+
+
+def _fault(what: str, error: Exception) -> FaultError:
+    """An error of the server's own: logged here, and the client gets the reference to find it by."""
+    reference = secrets.token_hex(4)
+    _log.error("%s failed (reference %s)", what, reference, exc_info=error)
+    return FaultError(f"{what} failed (reference {reference})")

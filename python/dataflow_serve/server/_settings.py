@@ -1,0 +1,119 @@
+"""How a process of the server is set up: defaults, then a TOML file, then the environment, then flags."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dataflow_serve.errors import IncorrectError
+
+__all__ = ["Settings", "load"]
+
+ENVIRONMENT = "DATAFLOW_SERVE_"
+"""Every setting but the tunables can be given by a variable of this prefix and its name in capitals."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One process of a cluster."""
+
+    listen: str = "127.0.0.1:6262"
+    """Address for clients; port 0 takes a free one."""
+    threads: int = 1
+    """Workers of this process."""
+    processes: int = 1
+    """Processes of the cluster."""
+    process: int = 0
+    """This process's index in the cluster."""
+    hostfile: str | None = None
+    """File with the address, one a line, at which each process reaches the others."""
+    secret: str | None = None
+    """Known to the processes of one cluster; whoever doesn't know it isn't let in."""
+    generation: int = 0
+    """Processes of different generations refuse each other."""
+    enable_echo: bool = False
+    """Answer ``/echo`` with a WebSocket that echoes, for conformance suites."""
+    spin: bool = False
+    """Never park: lowest latency, one core a worker."""
+    tunables: dict[str, int] = {}
+    """What ``tune`` can change while the server runs, as it is at the start."""
+
+    def mesh(self) -> list[str]:
+        """The addresses at which the processes reach each other.
+
+        Raises:
+            IncorrectError: the host file is missing, can't be read or names too few.
+        """
+        if self.processes == 1:
+            return []
+        if self.hostfile is None:
+            raise IncorrectError(
+                f"no host file for {self.processes} processes",
+                "Give a file with one host:port a line, one line a process.",
+            )
+        try:
+            lines = Path(self.hostfile).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise IncorrectError(f'cannot read host file "{self.hostfile}": {error.strerror}') from error
+        hosts = [line.strip() for line in lines if line.strip()]
+        if len(hosts) < self.processes:
+            raise IncorrectError(
+                f'host file "{self.hostfile}" names {len(hosts)} hosts for {self.processes} processes'
+            )
+        return hosts[: self.processes]
+
+    def to_core(self) -> str:
+        """The document that the workers are started with."""
+        fields = msgspec.structs.asdict(self)
+        del fields["hostfile"]
+        return msgspec.json.encode({**fields, "mesh": self.mesh()}).decode()
+
+
+def load(
+    flags: Mapping[str, Any], file: str | None = None, environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Put the sources together; a flag that is None wasn't given.
+
+    Raises:
+        IncorrectError: a setting is unknown or of the wrong type; the message says which and where.
+    """
+    merged = _from_file(file) if file is not None else {}
+    merged.update(_from_environment(environment))
+    given = {name: value for name, value in flags.items() if value is not None}
+    tunables = {**merged.get("tunables", {}), **given.pop("tunables", {})}
+    return _converted({**merged, **given, "tunables": tunables}, "flags")
+
+
+def _from_file(file: str) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as source:
+            document = tomllib.load(source)
+    except OSError as error:
+        raise IncorrectError(f'cannot read configuration "{file}": {error.strerror}') from error
+    except tomllib.TOMLDecodeError as error:
+        raise IncorrectError(f'configuration "{file}": {error}') from error
+    _converted(document, f'configuration "{file}"')
+    return document
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        variable = ENVIRONMENT + field.name.upper()
+        if field.name != "tunables" and variable in environment:
+            try:
+                found[field.name] = msgspec.convert(environment[variable], field.type, strict=False)
+            except msgspec.ValidationError as error:
+                raise IncorrectError(f"environment variable {variable}: {error}") from error
+    return found
+
+
+def _converted(document: dict[str, Any], source: str) -> Settings:
+    try:
+        return msgspec.convert(document, Settings)
+    except msgspec.ValidationError as error:
+        raise IncorrectError(f"{source}: {error}") from error

@@ -1,0 +1,182 @@
+//! The catalog that every worker replicates: relations, modules, shared arrangements.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use dataflow_protocol::ids::{RelationId, Time};
+use dataflow_protocol::plan::{InputMode, Plan};
+use dataflow_protocol::value::Column;
+
+use crate::input::Input;
+use crate::operators::deliver::Delivery;
+use crate::operators::import::Button;
+use crate::trace::Agent;
+
+/// A relation, as everybody may know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelationInfo {
+    /// Never given out again.
+    pub id: RelationId,
+    /// As declared.
+    pub name: String,
+    /// As declared.
+    pub columns: Vec<Column>,
+    /// Present iff clients may transact into it.
+    pub input: Option<InputMode>,
+    /// Marked `.output`.
+    pub output: bool,
+    /// The module that declares it.
+    pub module: String,
+}
+
+/// A registered program, as everybody may know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleInfo {
+    /// Its name.
+    pub name: String,
+    /// Digest of the canonical program.
+    pub digest: String,
+    /// Relations it declares.
+    pub relations: Vec<RelationId>,
+}
+
+/// A relation's place in the engine.
+pub(crate) struct Stored {
+    pub(crate) info: Arc<RelationInfo>,
+    /// Its rows, columns in `order`.
+    pub(crate) base: Agent<u64>,
+    pub(crate) order: Vec<usize>,
+    /// Whether each row stands once.
+    pub(crate) set: bool,
+    pub(crate) delivery: Delivery,
+    pub(crate) input: Option<Input>,
+    /// The transacted rows, where the relation is more than those.
+    pub(crate) transacted: Option<Agent<u64>>,
+    /// Relations that this one reads directly.
+    pub(crate) reads: Vec<RelationId>,
+    /// Which relations are advanced together; see [`Catalog::regroup`].
+    pub(crate) group: usize,
+}
+
+/// A module's place in the engine.
+pub(crate) struct Module {
+    pub(crate) info: Arc<ModuleInfo>,
+    pub(crate) plan: Arc<Plan>,
+    /// Dataflows to be dropped with it.
+    pub(crate) dataflows: Vec<usize>,
+    pub(crate) buttons: Vec<Button>,
+    /// Shared arrangements that it reads.
+    pub(crate) uses: Vec<(RelationId, Vec<usize>)>,
+}
+
+/// An arrangement of a relation by a key, a dataflow of its own.
+pub(crate) struct Shared {
+    pub(crate) agent: Agent<u64>,
+    pub(crate) button: Button,
+    pub(crate) dataflow: usize,
+    /// Modules that read it.
+    pub(crate) users: usize,
+}
+
+/// Everything registered.
+#[derive(Default)]
+pub(crate) struct Catalog {
+    pub(crate) relations: BTreeMap<RelationId, Stored>,
+    pub(crate) names: BTreeMap<String, RelationId>,
+    pub(crate) modules: BTreeMap<String, Module>,
+    pub(crate) shared: BTreeMap<(RelationId, Vec<usize>), Shared>,
+    /// For each group its relations.
+    pub(crate) members: Vec<Vec<RelationId>>,
+    /// For each group the last time at which one of its inputs changed, or something was built on it.
+    pub(crate) touched: Vec<Time>,
+    next: u64,
+}
+
+impl Catalog {
+    /// A relation id not given out before.
+    pub(crate) fn next_id(&mut self) -> RelationId {
+        self.next += 1;
+        RelationId(self.next)
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<&Stored> {
+        self.relations.get(self.names.get(name)?)
+    }
+
+    /// Divides relations into groups such that whatever is derived from several inputs is in their group: the inputs
+    /// of a group advance together, and a group that nobody writes to costs nothing.
+    pub(crate) fn regroup(&mut self) {
+        let ids: Vec<RelationId> = self.relations.keys().copied().collect();
+        let index: BTreeMap<RelationId, usize> = ids.iter().copied().zip(0..).collect();
+        let mut parent: Vec<usize> = (0..ids.len()).collect();
+        fn root(parent: &mut [usize], mut at: usize) -> usize {
+            while parent[at] != at {
+                parent[at] = parent[parent[at]];
+                at = parent[at];
+            }
+            at
+        }
+        for (id, stored) in &self.relations {
+            for read in stored.reads.iter().filter_map(|read| index.get(read)) {
+                let (a, b) = (root(&mut parent, index[id]), root(&mut parent, *read));
+                parent[a.max(b)] = a.min(b);
+            }
+        }
+        let mut touched = vec![0; ids.len()];
+        self.members = vec![Vec::new(); ids.len()];
+        for (at, stored) in self.relations.values_mut().enumerate() {
+            let group = root(&mut parent, at);
+            self.members[group].push(stored.info.id);
+            touched[group] = touched[group].max(self.touched.get(stored.group).copied().unwrap_or(0));
+            stored.group = group;
+        }
+        self.touched = touched;
+    }
+
+    /// Notes that `relation`'s group has something to do at `time`; the group's relations. None if that was known, unless
+    /// the group is `new`: then some of it may have been in other groups when it became known.
+    pub(crate) fn touch(&mut self, relation: RelationId, time: Time, new: bool) -> &[RelationId] {
+        let Some(group) = self.relations.get(&relation).map(|stored| stored.group) else { return &[] };
+        match self.touched.get_mut(group) {
+            Some(touched) if new || *touched < time => *touched = time,
+            _ => return &[],
+        }
+        &self.members[group]
+    }
+
+    /// The last time at which the relation's group had something to do.
+    pub(crate) fn touched(&self, stored: &Stored) -> Time {
+        self.touched.get(stored.group).copied().unwrap_or(0)
+    }
+
+    /// The relation and all that are derived from it.
+    pub(crate) fn dependents(&self, relation: RelationId) -> Vec<RelationId> {
+        let mut found = vec![relation];
+        let mut next = 0;
+        while next < found.len() {
+            let of = found[next];
+            next += 1;
+            let reading = self.relations.values().filter(|stored| stored.reads.contains(&of));
+            for id in reading.map(|stored| stored.info.id).collect::<Vec<_>>() {
+                if !found.contains(&id) {
+                    found.push(id);
+                }
+            }
+        }
+        found
+    }
+
+    /// A hash of what all workers must agree on.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
+        self.next.hash(&mut hasher);
+        for (name, module) in &self.modules {
+            (name, &module.info.digest, &module.info.relations, &module.uses).hash(&mut hasher);
+        }
+        for (key, shared) in &self.shared {
+            (key, shared.users).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}

@@ -1,0 +1,14 @@
+//! The flat representation of updates (ADR 0003): what flows on dataflow edges.
+//!
+//! * [`column`]: run-aware columns for times and differences, which mostly repeat.
+//! * [`updates`]: rows of one width with a time and a difference each, a timely container.
+//! * [`sort`]: sorting, consolidating and merging of such containers.
+//! * [`exchange`]: their distribution over workers by the leading words of a row.
+
+pub(crate) mod column;
+pub(crate) mod exchange;
+pub(crate) mod sort;
+pub(crate) mod updates;
+
+pub(crate) use column::{EngineTime, Inner, RunVec, TimeColumn};
+pub(crate) use updates::{Diff, Updates};

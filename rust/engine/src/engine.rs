@@ -1,0 +1,575 @@
+//! The commands, and what a turn does.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
+use dataflow_protocol::plan::{Expr, InputMode, Node, Plan, RelationRef, Value};
+use dataflow_protocol::rows::RowBuf;
+use dataflow_protocol::symbols;
+use dataflow_protocol::value::Word;
+use differential_dataflow::trace::TraceReader;
+use timely::progress::Antichain;
+use timely::worker::Worker;
+
+use crate::catalog::{Catalog, Module, ModuleInfo, RelationInfo, Shared, Stored};
+use crate::error::EngineError;
+use crate::expr::Project;
+use crate::expr::eval::Dropped;
+use crate::input::{self, BuiltInput};
+use crate::operators::arrange::arrange;
+use crate::operators::deliver::{Finished, Interest};
+use crate::operators::import::import;
+use crate::operators::linear::flatten;
+use crate::render::{Built, External, joined, order, positions, render};
+use crate::snapshot::{Request, Snapshots};
+use crate::trace::{Agent, View};
+use crate::validate::{Valid, inputs, validate};
+use crate::{EmitBudget, Slice, Stats, Step};
+
+/// A worker's engine.
+///
+/// The methods that take a `time` are commands: every worker calls them in the same order with the same arguments
+/// ([`Self::introduce`] excepted, which the owner of the rows calls), then [`Self::advance`].
+pub struct Engine {
+    catalog: Catalog,
+    snapshots: Snapshots,
+    finished: Finished,
+    dropped: Dropped,
+    /// The last time whose commands have all been applied.
+    applied: Time,
+    /// Relations of the groups touched since the last advance.
+    advancing: Vec<RelationId>,
+    /// Relations with traces to be compacted further.
+    active: BTreeMap<RelationId, Time>,
+    /// Bytes introduced here, by relation and time, until all workers have them in the base arrangement.
+    introduced: VecDeque<(RelationId, Time, usize)>,
+}
+
+/// What registering a program came to.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    /// False if the identical module was there already.
+    pub fresh: bool,
+    /// The module.
+    pub name: String,
+    /// Its relations as declared.
+    pub relations: Vec<Arc<RelationInfo>>,
+}
+
+impl Engine {
+    /// Builds the standing dataflows. The first thing done with the timely worker, alike on all of them.
+    pub fn new(worker: &mut Worker) -> Engine {
+        Engine {
+            catalog: Catalog::default(),
+            snapshots: Snapshots::new(worker),
+            finished: Rc::new(RefCell::new(Vec::new())),
+            dropped: Rc::new(Cell::new(0)),
+            applied: 0,
+            advancing: Vec::new(),
+            active: BTreeMap::new(),
+            introduced: VecDeque::new(),
+        }
+    }
+
+    /// Registers a program: its dataflows start from the contents of what it imports as of `time`.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Conflict`] if the module's name or one of its relations' is another program's;
+    /// [`EngineError::Stale`] if an import is gone or another; [`EngineError::Invalid`] if the plan can't be built.
+    pub fn register(
+        &mut self,
+        worker: &mut Worker,
+        time: Time,
+        plan: &Plan,
+    ) -> Result<Registered, EngineError> {
+        if let Some(module) = self.catalog.modules.get(&plan.name) {
+            if module.info.digest != plan.digest {
+                return Err(EngineError::Conflict(format!("module {:?} is another program", plan.name)));
+            }
+            let relations = module.info.relations.iter().filter_map(|id| self.relation_by_id(*id)).collect();
+            return Ok(Registered { fresh: false, name: plan.name.clone(), relations });
+        }
+        for relation in &plan.relations {
+            if let Some(other) = self.catalog.by_name(&relation.name) {
+                return Err(EngineError::Conflict(format!(
+                    "relation {:?} is registered by module {:?}",
+                    relation.name, other.info.module
+                )));
+            }
+        }
+        for import in &plan.imports {
+            let known = self.catalog.relations.get(&import.relation);
+            let types =
+                known.map(|stored| stored.info.columns.iter().map(|column| column.ty).collect::<Vec<_>>());
+            if types.as_ref() != Some(&import.types) {
+                return Err(EngineError::Stale(format!("relation {:?} is gone", import.name)));
+            }
+        }
+        let valid = validate(plan)?;
+        intern_constants(plan)?;
+        Ok(self.build(worker, time, &valid))
+    }
+
+    fn build(&mut self, worker: &mut Worker, time: Time, valid: &Valid<'_>) -> Registered {
+        let plan = valid.plan;
+        let first_dataflow = worker.next_dataflow_index();
+        let ids: Vec<RelationId> = plan.relations.iter().map(|_| self.catalog.next_id()).collect();
+        let resolve = |relation: RelationRef| match relation {
+            RelationRef::Local(local) => ids[local],
+            RelationRef::Import(import) => plan.imports[import].relation,
+        };
+        let defined: Vec<usize> = plan.strata.iter().flat_map(|s| &s.relations).map(|d| d.relation).collect();
+        for (local, relation) in plan.relations.iter().enumerate() {
+            let Some(mode) = &relation.input else { continue };
+            let deliver_as = (!defined.contains(&local)).then_some((ids[local], &self.finished));
+            let width = relation.columns.len();
+            let built = input::build(worker, &relation.name, mode, width, time, deliver_as);
+            self.store_input(plan, local, ids[local], built);
+        }
+        let mut dataflows: Vec<usize> = (first_dataflow..worker.next_dataflow_index()).collect();
+
+        // What is only transacted is maintained by its own dataflow, like an import.
+        let external = |relation: RelationRef| !matches!(relation, RelationRef::Local(local) if defined.contains(&local));
+        let mut uses = Vec::new();
+        for (relation, key) in joined(valid, external) {
+            self.share(worker, time, resolve(relation), &key);
+            uses.push((resolve(relation), key));
+        }
+        let mut buttons = Vec::new();
+        if !defined.is_empty() {
+            let externals = self.externals(plan, &ids);
+            dataflows.push(worker.next_dataflow_index());
+            let (finished, dropped) = (Rc::clone(&self.finished), Rc::clone(&self.dropped));
+            let built = worker.dataflow_named(&format!("Program {}", plan.name), |scope| {
+                render(scope, valid, time, &ids, externals, &finished, &dropped)
+            });
+            buttons = self.store_derived(valid, &ids, built);
+        }
+        let info = Arc::new(ModuleInfo {
+            name: plan.name.clone(),
+            digest: plan.digest.clone(),
+            relations: ids.clone(),
+        });
+        let module = Module { info, plan: Arc::new(plan.clone()), dataflows, buttons, uses };
+        self.catalog.modules.insert(plan.name.clone(), module);
+        self.catalog.regroup();
+        ids.iter().for_each(|&id| self.touch_group(id, time, true));
+        let relations = ids.iter().filter_map(|&id| self.relation_by_id(id)).collect();
+        Registered { fresh: true, name: plan.name.clone(), relations }
+    }
+
+    /// Files an input relation. One that has rules too gets its real base with [`Self::store_derived`].
+    fn store_input(&mut self, plan: &Plan, local: usize, id: RelationId, built: BuiltInput) {
+        let info = info(plan, local, id);
+        let transacted = built.delivery.is_none().then(|| built.agent.clone());
+        let stored = Stored {
+            set: info.input != Some(InputMode::Raw),
+            info,
+            base: built.agent,
+            order: built.order,
+            delivery: built.delivery.unwrap_or_default(),
+            input: Some(built.input),
+            transacted,
+            reads: Vec::new(),
+            group: usize::MAX,
+        };
+        self.catalog.names.insert(stored.info.name.clone(), id);
+        self.catalog.relations.insert(id, stored);
+    }
+
+    fn store_derived(
+        &mut self,
+        valid: &Valid<'_>,
+        ids: &[RelationId],
+        built: Built,
+    ) -> Vec<crate::operators::import::Button> {
+        for (local, base, delivery) in built.relations {
+            let info = info(valid.plan, local, ids[local]);
+            let width = info.columns.len();
+            let previous = self.catalog.relations.remove(&ids[local]);
+            let (input, transacted) =
+                previous.map_or((None, None), |stored| (stored.input, stored.transacted));
+            let reads = reads(valid, local, ids);
+            let order = (0..width).collect();
+            self.catalog.names.insert(info.name.clone(), ids[local]);
+            let stored = Stored {
+                info,
+                base,
+                order,
+                set: true,
+                delivery,
+                input,
+                transacted,
+                reads,
+                group: usize::MAX,
+            };
+            self.catalog.relations.insert(ids[local], stored);
+        }
+        built.buttons
+    }
+
+    /// What a program's dataflow reads of other dataflows.
+    fn externals(&self, plan: &Plan, ids: &[RelationId]) -> BTreeMap<RelationRef, External> {
+        let imports = plan.imports.iter().enumerate().map(|(at, i)| (RelationRef::Import(at), i.relation));
+        let locals = ids.iter().enumerate().map(|(at, &id)| (RelationRef::Local(at), id));
+        let external = |id: RelationId| {
+            let stored = self.catalog.relations.get(&id)?;
+            let shared = self.catalog.shared.iter().filter(|((relation, _), _)| *relation == id);
+            // An import is the whole relation, a relation of this program only what is transacted into it.
+            let transacted = stored.transacted.as_ref().filter(|_| ids.contains(&id));
+            Some(External {
+                base: transacted.unwrap_or(&stored.base).clone(),
+                order: stored.order.clone(),
+                set: stored.set,
+                arrangements: shared.map(|((_, key), shared)| (key.clone(), shared.agent.clone())).collect(),
+            })
+        };
+        imports.chain(locals).filter_map(|(reference, id)| Some((reference, external(id)?))).collect()
+    }
+
+    /// Builds the arrangement of a relation by a key, or adds a user to the one there is.
+    fn share(&mut self, worker: &mut Worker, time: Time, relation: RelationId, key: &[usize]) {
+        let index = (relation, key.to_vec());
+        if let Some(shared) = self.catalog.shared.get_mut(&index) {
+            shared.users += 1;
+            return;
+        }
+        let Some(stored) = self.catalog.relations.get_mut(&relation) else { return };
+        let width = stored.order.len();
+        let at = positions(&stored.order, width);
+        let columns: Vec<usize> = order(key, width).into_iter().map(|column| at[column]).collect();
+        let dataflow = worker.next_dataflow_index();
+        let name = format!("Arrangement {} by {key:?}", stored.info.name);
+        let base: &mut Agent<u64> = &mut stored.base;
+        let (agent, button) = worker.dataflow_named(&name, |scope| {
+            let (arranged, button) = import(base, scope, "Import", time);
+            let rows = flatten(&arranged, "Permute", Project::columns(columns));
+            (arrange(rows, "Arrange", key.len()).trace, button)
+        });
+        self.catalog.shared.insert(index, Shared { agent, button, dataflow, users: 1 });
+    }
+
+    /// Removes a module, or the module of a relation that is its only one; returns the relations that are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotFound`]; [`EngineError::Conflict`] if a program that stays depends on it.
+    pub fn unregister(
+        &mut self,
+        worker: &mut Worker,
+        _time: Time,
+        name: &str,
+    ) -> Result<Vec<RelationId>, EngineError> {
+        let name = self.module_named(name)?;
+        let Some(module) = self.catalog.modules.get(&name) else {
+            return Err(EngineError::NotFound(format!("no module {name:?}")));
+        };
+        let gone = module.info.relations.clone();
+        let reader = self.catalog.modules.values().find(|other| {
+            other.info.name != name && other.plan.imports.iter().any(|import| gone.contains(&import.relation))
+        });
+        if let Some(reader) = reader {
+            return Err(EngineError::Conflict(format!("module {:?} depends on {name:?}", reader.info.name)));
+        }
+        if let Some(module) = self.catalog.modules.remove(&name) {
+            self.drop_module(worker, module);
+        }
+        Ok(gone)
+    }
+
+    fn module_named(&self, name: &str) -> Result<String, EngineError> {
+        if self.catalog.modules.contains_key(name) {
+            return Ok(name.to_owned());
+        }
+        let Some(stored) = self.catalog.by_name(name) else {
+            return Err(EngineError::NotFound(format!("no relation or module {name:?}")));
+        };
+        let module = stored.info.module.clone();
+        match self.catalog.modules.get(&module) {
+            Some(found) if found.info.relations.len() > 1 => Err(EngineError::Conflict(format!(
+                "relation {name:?} belongs to module {module:?} with others; unregister the module"
+            ))),
+            _ => Ok(module),
+        }
+    }
+
+    /// Drops what a module holds: readers before what they read, handles before dataflows.
+    fn drop_module(&mut self, worker: &mut Worker, mut module: Module) {
+        module.buttons.iter_mut().for_each(|button| button.press());
+        for id in &module.info.relations {
+            self.snapshots.forget(*id);
+            self.active.remove(id);
+            if let Some(stored) = self.catalog.relations.remove(id) {
+                self.catalog.names.remove(&stored.info.name);
+            }
+        }
+        self.introduced.retain(|(relation, ..)| !module.info.relations.contains(relation));
+        self.finished.borrow_mut().retain(|step| !module.info.relations.contains(&step.relation));
+        let mut dataflows = Vec::new();
+        for index in &module.uses {
+            let unused = self.catalog.shared.get_mut(index).is_some_and(|shared| {
+                shared.users -= 1;
+                shared.users == 0
+            });
+            if unused && let Some(mut shared) = self.catalog.shared.remove(index) {
+                shared.button.press();
+                dataflows.push(shared.dataflow);
+            }
+        }
+        // The program's own dataflow was built last, on top of its inputs.
+        module.dataflows.iter().rev().chain(&dataflows).for_each(|&dataflow| worker.drop_dataflow(dataflow));
+        self.catalog.regroup();
+    }
+
+    /// Counts an interest of `owner` in `relation`: its changes after `time` are forwarded to the owner.
+    pub fn interest(&mut self, relation: RelationId, owner: WorkerIndex, time: Time) {
+        if let Some(stored) = self.catalog.relations.get(&relation) {
+            let mut interests = stored.delivery.interests.borrow_mut();
+            interests.entry(owner).or_insert(Interest { count: 0, after: time }).count += 1;
+        }
+    }
+
+    /// Takes back one interest.
+    pub fn disinterest(&mut self, relation: RelationId, owner: WorkerIndex) {
+        if let Some(stored) = self.catalog.relations.get(&relation) {
+            let mut interests = stored.delivery.interests.borrow_mut();
+            if let Some(interest) = interests.get_mut(&owner) {
+                interest.count -= 1;
+                if interest.count == 0 {
+                    interests.remove(&owner);
+                }
+            }
+        }
+    }
+
+    /// Sends `owner` this worker's rows of `relation` as of `time` that have the filter's words in its columns.
+    pub fn snapshot(
+        &mut self,
+        relation: RelationId,
+        time: Time,
+        owner: WorkerIndex,
+        token: u64,
+        filter: Vec<(usize, Word)>,
+    ) {
+        if let Some(stored) = self.catalog.relations.get(&relation) {
+            let columns = positions(&stored.order, stored.order.len());
+            let agent = stored.base.clone();
+            self.snapshots.request(Request { relation, agent, columns, time, owner, token, filter });
+        }
+    }
+
+    /// Notes, on every worker, that a transaction at `time` changes `relation`.
+    pub fn touch(&mut self, relation: RelationId, time: Time) {
+        self.touch_group(relation, time, false);
+    }
+
+    fn touch_group(&mut self, relation: RelationId, time: Time, new: bool) {
+        for &member in self.catalog.touch(relation, time, new) {
+            self.active.insert(member, time);
+            self.advancing.push(member);
+        }
+    }
+
+    /// Introduces a transaction's rows at `time`, at their owner. The order of calls is the order of effect; deletes
+    /// come before inserts. Rows have the relation's columns, encoded.
+    pub fn introduce(&mut self, relation: RelationId, time: Time, delete: &RowBuf, insert: &RowBuf) {
+        let stored = self.catalog.relations.get_mut(&relation);
+        if let Some(input) = stored.and_then(|stored| stored.input.as_mut()) {
+            let bytes = input.introduce(time, delete, insert);
+            self.introduced.push_back((relation, time, bytes));
+        }
+    }
+
+    /// All commands at `time` have been applied: the inputs concerned move past it.
+    pub fn advance(&mut self, time: Time) {
+        self.applied = self.applied.max(time);
+        for relation in self.advancing.drain(..) {
+            let stored = self.catalog.relations.get_mut(&relation);
+            if let Some(input) = stored.and_then(|stored| stored.input.as_mut()) {
+                input.advance(time);
+            }
+        }
+    }
+
+    /// Work that belongs to no dataflow: compaction, snapshots. `true` if there is more within reach.
+    pub fn work(&mut self, budget: &EmitBudget) -> bool {
+        self.compact();
+        while let Some(&(relation, time, _)) = self.introduced.front()
+            && self.finished(relation).is_none_or(|finished| finished >= time)
+        {
+            self.introduced.pop_front();
+        }
+        let catalog = &self.catalog;
+        // Untouched relations stand still at an earlier time and are as they were.
+        self.snapshots.work(budget, |relation, time, reached| {
+            let touched = catalog.relations.get(&relation).map_or(0, |stored| catalog.touched(stored));
+            reached > time.min(touched)
+        })
+    }
+
+    /// Lets traces forget history before the last applied time, which no later read can ask for.
+    fn compact(&mut self) {
+        let mut upper = Antichain::new();
+        let logical = Antichain::from_elem(self.applied);
+        let mut settle = |agent: &mut Agent<u64>| {
+            agent.read_upper(&mut upper);
+            agent.set_logical_compaction(logical.borrow());
+            agent.set_physical_compaction(upper.borrow());
+            upper.first().copied().unwrap_or(Time::MAX)
+        };
+        let Catalog { relations, shared, .. } = &mut self.catalog;
+        self.active.retain(|id, touched| {
+            let Some(stored) = relations.get_mut(id) else { return false };
+            let mut reached = settle(&mut stored.base);
+            if let Some(transacted) = &mut stored.transacted {
+                reached = reached.min(settle(transacted));
+            }
+            for ((_, _), shared) in shared.range_mut((*id, Vec::new())..(RelationId(id.0 + 1), Vec::new())) {
+                reached = reached.min(settle(&mut shared.agent));
+            }
+            reached <= *touched
+        });
+    }
+
+    /// Finished steps of relations in which this owner has an interest.
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.finished.borrow_mut())
+    }
+
+    /// Slices of snapshots that this owner asked for.
+    pub fn take_slices(&mut self) -> Vec<Slice> {
+        self.snapshots.take_arrived()
+    }
+
+    /// A time such that every worker has finished it and all before it, for this relation.
+    pub fn finished(&self, relation: RelationId) -> Option<Time> {
+        let stored = self.catalog.relations.get(&relation)?;
+        let frontier = stored.delivery.frontier.get().unwrap_or(Time::MAX);
+        if frontier > self.catalog.touched(stored) {
+            return Some(self.applied);
+        }
+        Some(frontier.saturating_sub(1))
+    }
+
+    /// Bytes introduced here that some worker has not arranged yet.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.introduced.iter().map(|(_, _, bytes)| bytes).sum()
+    }
+
+    /// A relation by name.
+    pub fn relation(&self, name: &str) -> Option<Arc<RelationInfo>> {
+        self.catalog.by_name(name).map(|stored| Arc::clone(&stored.info))
+    }
+
+    /// A relation by id.
+    pub fn relation_by_id(&self, id: RelationId) -> Option<Arc<RelationInfo>> {
+        self.catalog.relations.get(&id).map(|stored| Arc::clone(&stored.info))
+    }
+
+    /// All relations, by name.
+    pub fn relations(&self) -> Vec<Arc<RelationInfo>> {
+        self.catalog.names.values().filter_map(|&id| self.relation_by_id(id)).collect()
+    }
+
+    /// All modules, by name.
+    pub fn modules(&self) -> Vec<Arc<ModuleInfo>> {
+        self.catalog.modules.values().map(|module| Arc::clone(&module.info)).collect()
+    }
+
+    /// The relation and all derived from it.
+    pub fn dependents(&self, relation: RelationId) -> Vec<RelationId> {
+        self.catalog.dependents(relation)
+    }
+
+    /// The plan that a relation was registered with.
+    pub fn plan_of(&self, relation: RelationId) -> Option<Arc<Plan>> {
+        let module = &self.catalog.relations.get(&relation)?.info.module;
+        self.catalog.modules.get(module).map(|module| Arc::clone(&module.plan))
+    }
+
+    /// A hash of the catalog, equal on all workers at the same command.
+    pub fn digest(&self) -> u64 {
+        self.catalog.digest()
+    }
+
+    /// What this worker holds.
+    pub fn stats(&self) -> Stats {
+        let bases = self.catalog.relations.values().map(|stored| &stored.base);
+        let transacted = self.catalog.relations.values().filter_map(|stored| stored.transacted.as_ref());
+        let shared = self.catalog.shared.values().map(|shared| &shared.agent);
+        let mut stats = Stats::default();
+        for agent in bases.chain(transacted).chain(shared) {
+            stats.arrangements += 1;
+            agent.map_spans(|span| {
+                let batch = span.inner.as_ref();
+                stats.updates += batch.map_or(0, View::len);
+                stats.bytes += batch.map_or(0, View::heap_bytes);
+            });
+        }
+        stats
+    }
+
+    /// Rows dropped on this worker because an expression failed.
+    pub fn dropped_rows(&self) -> u64 {
+        self.dropped.get()
+    }
+}
+
+fn info(plan: &Plan, local: usize, id: RelationId) -> Arc<RelationInfo> {
+    let relation = &plan.relations[local];
+    Arc::new(RelationInfo {
+        id,
+        name: relation.name.clone(),
+        columns: relation.columns.clone(),
+        input: relation.input.clone(),
+        output: relation.output,
+        module: plan.name.clone(),
+    })
+}
+
+/// The relations that define `local`, directly.
+fn reads(valid: &Valid<'_>, local: usize, ids: &[RelationId]) -> Vec<RelationId> {
+    let mut found = Vec::new();
+    let definitions = valid.plan.strata.iter().flat_map(|stratum| &stratum.relations);
+    let mut pending: Vec<usize> = definitions.filter(|d| d.relation == local).map(|d| d.node).collect();
+    while let Some(node) = pending.pop() {
+        match &valid.plan.nodes[node] {
+            Node::Get { relation: RelationRef::Local(other) } => found.push(ids[*other]),
+            Node::Get { relation: RelationRef::Import(import) } => {
+                found.push(valid.plan.imports[*import].relation)
+            }
+            node => pending.extend(inputs(node)),
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Interns the plan's symbols, so that building can't fail any more.
+fn intern_constants(plan: &Plan) -> Result<(), EngineError> {
+    fn value(value: &Value) -> Result<(), EngineError> {
+        if let Value::Symbol(text) = value {
+            symbols::announced(text).map_err(|error| EngineError::Invalid(error.to_string()))?;
+        }
+        Ok(())
+    }
+    fn expr(expr_: &Expr) -> Result<(), EngineError> {
+        match expr_ {
+            Expr::Col(_) => Ok(()),
+            Expr::Const(constant) => value(constant),
+            Expr::Call { args, .. } => args.iter().try_for_each(expr),
+        }
+    }
+    plan.nodes.iter().try_for_each(|node| match node {
+        Node::Rows { rows, .. } => rows.iter().flatten().try_for_each(value),
+        Node::Map { filter, project, .. } | Node::Join { filter, project, .. } => {
+            filter.iter().chain(project).try_for_each(expr)
+        }
+        _ => Ok(()),
+    })
+}

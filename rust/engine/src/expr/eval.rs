@@ -1,0 +1,191 @@
+//! From plan expressions to something that runs.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use dataflow_protocol::plan::{Expr, Func, Value};
+use dataflow_protocol::symbols::{self, Collision};
+use dataflow_protocol::value::{Type, Word, from_bool, from_float, from_number};
+use smallvec::SmallVec;
+
+use super::functions;
+use super::totals::Total;
+
+/// A compiled expression.
+#[derive(Clone, Debug)]
+pub(crate) enum Scalar {
+    /// A column of the row.
+    Col(usize),
+    /// A constant.
+    Const(Word),
+    /// Two columns or constants compared as words; the hot filters.
+    Compare(Func, Box<Scalar>, Box<Scalar>),
+    /// Any function.
+    Call(Func, Type, Vec<Scalar>),
+    /// The upper half of a column's word.
+    Upper(usize),
+    /// The lower half of a column's word.
+    Lower(usize),
+    /// An aggregate read from running totals; its row is passed over where the group is empty.
+    Total(Total),
+}
+
+/// The word of a constant.
+///
+/// # Errors
+///
+/// [`Collision`] from interning a symbol.
+pub(crate) fn constant(value: &Value) -> Result<Word, Collision> {
+    Ok(match value {
+        Value::Number(number) => from_number(*number),
+        Value::Unsigned(number) => *number,
+        Value::Float(bits) => from_float(f64::from_bits(*bits)),
+        Value::Symbol(text) => symbols::announced(text)?,
+        Value::Bool(truth) => from_bool(*truth),
+    })
+}
+
+impl Scalar {
+    /// Compiles an expression that has a type; `column` says where each of its columns stands in the row at hand.
+    ///
+    /// # Errors
+    ///
+    /// [`Collision`] from interning a symbol.
+    pub(crate) fn compile(expr: &Expr, column: &impl Fn(usize) -> usize) -> Result<Scalar, Collision> {
+        Ok(match expr {
+            Expr::Col(index) => Scalar::Col(column(*index)),
+            Expr::Const(value) => Scalar::Const(constant(value)?),
+            Expr::Call { func, over, args } => {
+                let mut args =
+                    args.iter().map(|arg| Scalar::compile(arg, column)).collect::<Result<Vec<_>, _>>()?;
+                let ordered =
+                    matches!(func, Func::Lt | Func::Le | Func::Gt | Func::Ge) && *over != Type::Symbol;
+                match (args.pop(), args.pop()) {
+                    (Some(right), Some(left))
+                        if args.is_empty() && (ordered || matches!(func, Func::Eq | Func::Ne)) =>
+                    {
+                        Scalar::Compare(*func, Box::new(left), Box::new(right))
+                    }
+                    (last, previous) => {
+                        args.extend(previous);
+                        args.extend(last);
+                        Scalar::Call(*func, *over, args)
+                    }
+                }
+            }
+        })
+    }
+
+    /// The value over `row`; `None` if it fails.
+    #[inline]
+    pub(crate) fn eval(&self, row: &[Word]) -> Option<Word> {
+        match self {
+            Scalar::Col(index) => Some(row[*index]),
+            Scalar::Const(word) => Some(*word),
+            Scalar::Upper(index) => Some(row[*index] >> 32),
+            Scalar::Lower(index) => Some(row[*index] & u64::from(u32::MAX)),
+            Scalar::Total(total) => total.eval(row),
+            Scalar::Compare(func, left, right) => {
+                let (left, right) = (left.eval(row)?, right.eval(row)?);
+                Some(from_bool(match func {
+                    Func::Eq => left == right,
+                    Func::Ne => left != right,
+                    Func::Lt => left < right,
+                    Func::Le => left <= right,
+                    Func::Gt => left > right,
+                    _ => left >= right,
+                }))
+            }
+            Scalar::Call(func, over, args) => {
+                let args: SmallVec<[Word; 4]> =
+                    args.iter().map(|arg| arg.eval(row)).collect::<Option<_>>()?;
+                functions::apply(*func, *over, &args)
+            }
+        }
+    }
+}
+
+/// Rows whose derivation failed, counted by a worker.
+pub(crate) type Dropped = Rc<Cell<u64>>;
+
+/// Filters and a projection, fused.
+#[derive(Clone, Debug)]
+pub(crate) struct Project {
+    filter: Vec<Scalar>,
+    project: Vec<Scalar>,
+    /// The projection, where it does nothing but pick columns.
+    columns: Option<Vec<usize>>,
+    dropped: Dropped,
+}
+
+impl Project {
+    /// Compiles; see [`Scalar::compile`].
+    ///
+    /// # Errors
+    ///
+    /// [`Collision`] from interning a symbol.
+    pub(crate) fn compile(
+        filter: &[Expr],
+        project: &[Expr],
+        column: impl Fn(usize) -> usize,
+        dropped: Dropped,
+    ) -> Result<Project, Collision> {
+        let compile = |exprs: &[Expr]| {
+            exprs.iter().map(|expr| Scalar::compile(expr, &column)).collect::<Result<Vec<_>, _>>()
+        };
+        let (filter, project) = (compile(filter)?, compile(project)?);
+        Ok(Project { filter, dropped, ..Project::scalars(project) })
+    }
+
+    /// A projection that picks columns and filters nothing.
+    pub(crate) fn columns(columns: Vec<usize>) -> Project {
+        Project::scalars(columns.into_iter().map(Scalar::Col).collect())
+    }
+
+    /// A projection that filters nothing and whose failures aren't the program's.
+    pub(crate) fn scalars(project: Vec<Scalar>) -> Project {
+        let columns =
+            project.iter().map(|scalar| if let Scalar::Col(index) = scalar { Some(*index) } else { None });
+        Project { columns: columns.collect(), filter: Vec::new(), project, dropped: Dropped::default() }
+    }
+
+    /// Whether it is the identity on rows of `width` words.
+    pub(crate) fn is_identity(&self, width: usize) -> bool {
+        self.filter.is_empty()
+            && self.columns.as_ref().is_some_and(|columns| columns.iter().copied().eq(0..width))
+    }
+
+    /// Words of an output row.
+    pub(crate) fn width(&self) -> usize {
+        self.project.len()
+    }
+
+    /// Appends the output row for `row`; `false` if there is none (what was appended is to be cut off).
+    #[inline]
+    pub(crate) fn apply(&self, row: &[Word], target: &mut Vec<Word>) -> bool {
+        for filter in &self.filter {
+            match filter.eval(row) {
+                Some(0) => return false,
+                Some(_) => {}
+                None => return self.fail(),
+            }
+        }
+        if let Some(columns) = &self.columns {
+            target.extend(columns.iter().map(|&index| row[index]));
+            return true;
+        }
+        for scalar in &self.project {
+            match scalar.eval(row) {
+                Some(word) => target.push(word),
+                None => return self.fail(),
+            }
+        }
+        true
+    }
+
+    #[cold]
+    fn fail(&self) -> bool {
+        self.dropped.set(self.dropped.get() + 1);
+        false
+    }
+}

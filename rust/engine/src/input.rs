@@ -1,0 +1,127 @@
+//! Inputs: how transacted rows enter, and the dataflow that keeps a relation's transacted rows.
+
+use std::rc::Rc;
+
+use dataflow_protocol::ids::{RelationId, Time};
+use dataflow_protocol::plan::InputMode;
+use dataflow_protocol::rows::RowBuf;
+use differential_dataflow::AsCollection;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::operators::Input as _;
+use timely::dataflow::operators::core::input::Handle;
+use timely::worker::Worker;
+
+use crate::container::Updates;
+use crate::operators::arrange::{arrange, arrange_with, readable};
+use crate::operators::deliver::{Delivery, Finished, deliver};
+use crate::render::order;
+use crate::trace::Agent;
+use crate::trace::fold::{FoldBatcher, LastWrite, Prior};
+
+/// Rows handed to the dataflow at once: what follows sorts them in one go.
+const CHUNK_ROWS: usize = 1 << 13;
+
+/// The end of an input that a worker holds.
+pub(crate) struct Input {
+    handle: Handle<u64, CapacityContainerBuilder<Updates<u64>>>,
+    mode: InputMode,
+    /// Columns in the order of the arrangement, of which so many are the key.
+    order: Vec<usize>,
+    key_width: usize,
+    /// The worker, and how many operations it has introduced: the order within a time.
+    origin: u64,
+    position: u64,
+}
+
+/// What keeping the transacted rows of a relation leaves behind.
+pub(crate) struct BuiltInput {
+    pub(crate) input: Input,
+    pub(crate) agent: Agent<u64>,
+    pub(crate) order: Vec<usize>,
+    pub(crate) delivery: Option<Delivery>,
+}
+
+/// Builds the dataflow of an input relation of `width` columns; inputs start after `time`. With `deliver_as` its rows
+/// are the relation's, otherwise another dataflow adds to them.
+pub(crate) fn build(
+    worker: &mut Worker,
+    name: &str,
+    mode: &InputMode,
+    width: usize,
+    time: Time,
+    deliver_as: Option<(RelationId, &Finished)>,
+) -> BuiltInput {
+    let key = match mode {
+        InputMode::Upsert(key) => key.clone(),
+        InputMode::Set | InputMode::Raw => (0..width).collect(),
+    };
+    let (order, key_width, origin) = (order(&key, width), key.len(), worker.index() as u64);
+    let arranged_as = order.clone();
+    let (handle, agent, delivery) = worker.dataflow_named(&format!("Input {name}"), |scope| {
+        let (mut handle, stream) = scope.new_input::<Updates<u64>>();
+        handle.advance_to(time + 1);
+        let rows = stream.as_collection();
+        let arranged = match mode {
+            InputMode::Raw => arrange(rows, name, width),
+            InputMode::Set | InputMode::Upsert(_) => {
+                let prior = Prior::default();
+                let fold = LastWrite { key_width, val_width: width - key_width };
+                let arranged = arrange_with(rows, name, key_width, FoldBatcher::new(fold, prior.clone()));
+                prior.set(arranged.trace.clone());
+                arranged
+            }
+        };
+        let agent = arranged.trace.clone();
+        let columns = crate::render::positions(&arranged_as, width);
+        let delivery =
+            deliver_as.map(|(id, finished)| deliver(&readable(arranged), id, columns, Rc::clone(finished)));
+        (handle, agent, delivery)
+    });
+    let input = Input { handle, mode: mode.clone(), order: order.clone(), key_width, origin, position: 0 };
+    BuiltInput { input, agent, order, delivery }
+}
+
+impl Input {
+    /// Introduces the rows of one transaction at `time`, deletes first; returns their bytes.
+    pub(crate) fn introduce(&mut self, time: Time, delete: &RowBuf, insert: &RowBuf) -> usize {
+        let mut updates = Updates::new(self.width());
+        for (rows, is_insert) in [(delete, false), (insert, true)] {
+            for row in rows.iter() {
+                self.operation(&mut updates, row, is_insert, time);
+                if updates.len() >= CHUNK_ROWS {
+                    self.handle.send_batch(&mut updates);
+                    updates = Updates::new(self.width());
+                }
+            }
+        }
+        self.handle.send_batch(&mut updates);
+        delete.bytes() + insert.bytes()
+    }
+
+    fn width(&self) -> usize {
+        self.order.len() + if self.mode == InputMode::Raw { 0 } else { 2 }
+    }
+
+    /// Operations are laid out as [`LastWrite`] reads them; copies of a `raw` relation simply count.
+    fn operation(&mut self, updates: &mut Updates<u64>, row: &[u64], insert: bool, time: Time) {
+        if self.mode == InputMode::Raw {
+            updates.push(row, time, if insert { 1 } else { -1 });
+            return;
+        }
+        let sequence = self.origin << 44 | self.position << 1 | u64::from(insert);
+        self.position += 1;
+        let words = updates.row_words();
+        words.extend(self.order[..self.key_width].iter().map(|&column| row[column]));
+        words.extend([time, sequence]);
+        words.extend(self.order[self.key_width..].iter().map(|&column| row[column]));
+        updates.end_row(time, 1);
+    }
+
+    /// Promises that nothing will be introduced at or before `time`.
+    pub(crate) fn advance(&mut self, time: Time) {
+        if *self.handle.time() <= time {
+            self.handle.advance_to(time + 1);
+            self.position = 0;
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! One row a key: aggregates over the rows of a group.
+//!
+//! Counts and integer sums are running totals, kept without the rows themselves. The others look at the group again
+//! when it changes; a least or greatest value looks no further than the first that is there, since the values of a key
+//! stand in order.
+
+use dataflow_protocol::plan::{Aggregate, AggregateFunc};
+use dataflow_protocol::value::{Type, Word, from_float, from_number, to_float, to_number};
+use differential_dataflow::operators::reduce::{ReduceTactic, reduce_with_tactic};
+use differential_dataflow::trace::{Description, Span};
+use timely::progress::Antichain;
+
+use super::Rows;
+use super::arrange::{arrange, arrange_with, readable};
+use super::linear::{flatten, map};
+use crate::container::Diff;
+use crate::expr::totals::{Total, from_integer};
+use crate::expr::{Project, Scalar};
+use crate::trace::batch::BatchBuilder;
+use crate::trace::cursors::Cursors;
+use crate::trace::fold::{FoldBatcher, Prior, Totals};
+use crate::trace::{RowSpine, View};
+
+/// The rows of a reduction: key columns, then one column an aggregate. `types` are those of the input's columns.
+pub(crate) fn reduce<'scope>(
+    rows: Rows<'scope, u64>,
+    types: &[Type],
+    key: &[usize],
+    aggregates: &[Aggregate],
+) -> Rows<'scope, u64> {
+    if aggregates.iter().all(|aggregate| is_total(aggregate, types)) {
+        totals(rows, types, key, aggregates)
+    } else {
+        groups(rows, types, key, aggregates)
+    }
+}
+
+fn column_type(aggregate: &Aggregate, types: &[Type]) -> Type {
+    aggregate.column.and_then(|column| types.get(column).copied()).unwrap_or(Type::Number)
+}
+
+fn is_total(aggregate: &Aggregate, types: &[Type]) -> bool {
+    let integer = column_type(aggregate, types) != Type::Float;
+    match aggregate.func {
+        AggregateFunc::Count => true,
+        AggregateFunc::Sum | AggregateFunc::Mean => integer,
+        AggregateFunc::Min | AggregateFunc::Max => false,
+    }
+}
+
+/// Running totals: a count, and the halves of each column that is added up.
+fn totals<'scope>(
+    rows: Rows<'scope, u64>,
+    types: &[Type],
+    key: &[usize],
+    aggregates: &[Aggregate],
+) -> Rows<'scope, u64> {
+    let key_width = key.len();
+    let mut summands: Vec<Scalar> = key.iter().map(|&column| Scalar::Col(column)).collect();
+    let mut finish: Vec<Scalar> = (0..key_width).map(Scalar::Col).collect();
+    for aggregate in aggregates {
+        // In the totals the count comes between the key and the sums.
+        let total = Total {
+            func: aggregate.func,
+            ty: column_type(aggregate, types),
+            count: key_width,
+            sum: summands.len() + 1,
+        };
+        finish.push(Scalar::Total(total));
+        if let (Some(column), AggregateFunc::Sum | AggregateFunc::Mean) = (aggregate.column, aggregate.func) {
+            summands.extend([Scalar::Upper(column), Scalar::Lower(column)]);
+        }
+    }
+    let sums = summands.len() - key_width;
+    let prior = Prior::default();
+    let batcher = FoldBatcher::new(Totals { key_width, sums }, prior.clone());
+    let rows = map(rows, "Summands", Project::scalars(summands));
+    let arranged = arrange_with(rows, "Totals", key_width, batcher);
+    prior.set(arranged.trace.clone());
+    flatten(&readable(arranged), "Finish", Project::scalars(finish))
+}
+
+/// The groups themselves, looked at again when they change.
+fn groups<'scope>(
+    rows: Rows<'scope, u64>,
+    types: &[Type],
+    key: &[usize],
+    aggregates: &[Aggregate],
+) -> Rows<'scope, u64> {
+    let mut columns = key.to_vec();
+    let mut plan = Vec::new();
+    for aggregate in aggregates {
+        let column = aggregate.column.map_or(0, |column| {
+            columns.push(column);
+            columns.len() - 1 - key.len()
+        });
+        plan.push(Measure { func: aggregate.func, ty: column_type(aggregate, types), column });
+    }
+    let key_width = key.len();
+    let arranged = arrange(map(rows, "Group", Project::columns(columns)), "Groups", key_width);
+    let width = key_width + plan.len();
+    let reduced = reduce_with_tactic::<_, RowSpine<u64>, _>(arranged, "Reduce", Groups { key_width, plan });
+    flatten(&readable(reduced), "Reduced", Project::columns((0..width).collect()))
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Measure {
+    func: AggregateFunc,
+    ty: Type,
+    column: usize,
+}
+
+struct Groups {
+    key_width: usize,
+    plan: Vec<Measure>,
+}
+
+impl ReduceTactic<u64, View<u64>, View<u64>> for Groups {
+    fn retire(
+        &mut self,
+        source: Vec<View<u64>>,
+        output: Vec<View<u64>>,
+        input: Vec<View<u64>>,
+        lower: &Antichain<u64>,
+        upper: &Antichain<u64>,
+        _held: &Antichain<u64>,
+    ) -> (Option<Span<u64, View<u64>>>, Antichain<u64>) {
+        if input.is_empty() {
+            return (None, Antichain::new());
+        }
+        let mut all = source;
+        all.extend(input.iter().cloned());
+        let (mut all, mut output, mut input) = (Cursors::new(all), Cursors::new(output), Cursors::new(input));
+        let mut builder = BatchBuilder::new(self.key_width, self.plan.len());
+        let mut changes = crate::container::Updates::<u64>::new(self.plan.len());
+        let (mut fresh, mut before) = (Vec::new(), Vec::new());
+        while let Some(key) = input.least().map(<[Word]>::to_vec) {
+            input.find(&key);
+            all.find(&key);
+            output.find(&key);
+            fresh.clear();
+            input.updates(&mut fresh);
+            fresh.sort_unstable();
+            fresh.dedup_by_key(|(time, _)| *time);
+            let mut settled = output.single(&mut before).then(|| before.clone());
+            changes.clear();
+            for &(time, _) in &fresh {
+                let current = self.evaluate(&all, time);
+                if current != settled {
+                    settled.iter().for_each(|row| changes.push(row, time, -1));
+                    current.iter().for_each(|row| changes.push(row, time, 1));
+                    settled = current;
+                }
+            }
+            crate::container::sort::consolidate(&mut changes);
+            for index in 0..changes.len() {
+                builder.push_update(changes.time(index), changes.diff(index));
+                if index + 1 == changes.len() || changes.row(index + 1) != changes.row(index) {
+                    builder.end_value(&key, changes.row(index));
+                }
+            }
+        }
+        let batch = builder.done();
+        let batch = (batch.len() > 0).then(|| View::from(batch));
+        let desc = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(0));
+        (Some(Span::new(desc, batch)), Antichain::new())
+    }
+}
+
+impl Groups {
+    /// The aggregates over the key found, as of `time`; `None` for an empty group.
+    fn evaluate(&self, group: &Cursors<u64>, time: u64) -> Option<Vec<Word>> {
+        let until = |t: &u64| *t <= time;
+        if let [Measure { func: func @ (AggregateFunc::Min | AggregateFunc::Max), .. }] = self.plan[..] {
+            let mut extreme = None;
+            group.values(func == AggregateFunc::Max, until, |value, count| {
+                extreme = (count > 0).then(|| value.to_vec());
+                extreme.is_none()
+            });
+            return extreme;
+        }
+        let mut states: Vec<State> = self.plan.iter().map(|_| State::default()).collect();
+        let mut rows: Diff = 0;
+        group.values(false, until, |value, count| {
+            if count > 0 {
+                rows += count;
+                for (state, measure) in states.iter_mut().zip(&self.plan) {
+                    state.add(measure, value, count);
+                }
+            }
+            true
+        });
+        (rows > 0).then(|| {
+            states.iter().zip(&self.plan).map(|(state, measure)| state.finish(measure, rows)).collect()
+        })
+    }
+}
+
+/// What is known of a group's column so far.
+#[derive(Default)]
+struct State {
+    least: Option<Word>,
+    greatest: Option<Word>,
+    float: f64,
+    integer: i128,
+}
+
+impl State {
+    fn add(&mut self, measure: &Measure, value: &[Word], count: Diff) {
+        if measure.func == AggregateFunc::Count {
+            return;
+        }
+        let word = value[measure.column];
+        self.least = Some(self.least.map_or(word, |least| least.min(word)));
+        self.greatest = Some(self.greatest.map_or(word, |greatest| greatest.max(word)));
+        match measure.ty {
+            Type::Float => self.float += to_float(word) * count as f64,
+            _ => {
+                self.integer =
+                    self.integer.wrapping_add(integer(measure.ty, word).wrapping_mul(i128::from(count)))
+            }
+        }
+    }
+
+    fn finish(&self, measure: &Measure, rows: Diff) -> Word {
+        match measure.func {
+            AggregateFunc::Count => from_number(rows),
+            AggregateFunc::Min => self.least.unwrap_or(0),
+            AggregateFunc::Max => self.greatest.unwrap_or(0),
+            AggregateFunc::Sum if measure.ty == Type::Float => from_float(self.float),
+            AggregateFunc::Sum => from_integer(measure.ty, self.integer),
+            AggregateFunc::Mean if measure.ty == Type::Float => from_float(self.float / rows as f64),
+            AggregateFunc::Mean => from_float(self.integer as f64 / rows as f64),
+        }
+    }
+}
+
+fn integer(ty: Type, word: Word) -> i128 {
+    match ty {
+        Type::Number => i128::from(to_number(word)),
+        _ => i128::from(word),
+    }
+}

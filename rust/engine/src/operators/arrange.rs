@@ -1,0 +1,37 @@
+//! From rows to arrangements, exchanged by key.
+
+use differential_dataflow::batcher::Batcher;
+use differential_dataflow::operators::arrange::Arranged;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+
+use super::{ArrangedRows, Rows};
+use crate::container::exchange::{Route, exchange};
+use crate::container::{EngineTime, Updates};
+use crate::trace::batcher::RowBatcher;
+use crate::trace::{Agent, Reader, RowBatch, RowSpine};
+
+/// Arranges rows by their first `key_width` words, which also decide the worker.
+pub(crate) fn arrange<'scope, T: EngineTime>(
+    rows: Rows<'scope, T>,
+    name: &str,
+    key_width: usize,
+) -> Arranged<'scope, Agent<T>> {
+    arrange_with(rows, name, key_width, RowBatcher::new(key_width))
+}
+
+/// [`arrange`] with a batcher that decides what becomes of the rows; `route_width` leading words decide the worker.
+pub(crate) fn arrange_with<'scope, T: EngineTime>(
+    rows: Rows<'scope, T>,
+    name: &str,
+    route_width: usize,
+    batcher: impl Batcher<Updates<T>, Time = T, Output = RowBatch<T>> + 'static,
+) -> Arranged<'scope, Agent<T>> {
+    arrange_core::<_, _, _, RowSpine<T>>(rows.inner, exchange(Route::Hash(route_width)), name, |_, _| batcher)
+}
+
+/// The arrangement as joins take it.
+pub(crate) fn readable<'scope, T: EngineTime>(
+    arranged: Arranged<'scope, Agent<T>>,
+) -> ArrangedRows<'scope, T> {
+    Arranged { stream: arranged.stream, trace: Reader::Local(arranged.trace) }
+}

@@ -1,0 +1,28 @@
+//! Dataflow operators over flat updates, each compiled once for each kind of time.
+//!
+//! * [`linear`]: row by row; and from arrangements back to rows.
+//! * [`arrange`]: from rows to arrangements, exchanged by key.
+//! * [`join`]: pairs of rows with equal keys.
+//! * [`distinct`]: each row once.
+//! * [`aggregate`]: one row a key.
+//! * [`import`]: another dataflow's arrangement as of a time.
+//! * [`deliver`]: finished changes to the owners that want them.
+
+pub(crate) mod aggregate;
+pub(crate) mod arrange;
+pub(crate) mod deliver;
+pub(crate) mod distinct;
+pub(crate) mod import;
+pub(crate) mod join;
+pub(crate) mod linear;
+
+use differential_dataflow::Collection;
+use differential_dataflow::operators::arrange::Arranged;
+
+use crate::container::Updates;
+use crate::trace::Reader;
+
+/// A stream of updates.
+pub(crate) type Rows<'scope, T> = Collection<'scope, T, Updates<T>>;
+/// An arrangement, of this dataflow or another.
+pub(crate) type ArrangedRows<'scope, T> = Arranged<'scope, Reader<T>>;

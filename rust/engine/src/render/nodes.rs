@@ -1,0 +1,109 @@
+//! The operators that are the same in and outside a recursion.
+
+use dataflow_protocol::plan::{Expr, Node};
+use differential_dataflow::AsCollection;
+use timely::dataflow::operators::Concatenate;
+
+use super::context::{Context, order, positions};
+use crate::container::EngineTime;
+use crate::expr::Project;
+use crate::operators::Rows;
+use crate::operators::arrange::{arrange, readable};
+use crate::operators::distinct::distinct;
+use crate::operators::join::{Pairing, join};
+use crate::operators::linear::{flatten, map};
+
+/// Builds a node that is neither a relation, nor constant, nor a reduction.
+pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
+    context: &mut C,
+    node: usize,
+) -> Rows<'scope, T> {
+    match context.valid().plan.nodes[node].clone() {
+        Node::Map { input, filter, project } => {
+            let project = compile(context, &filter, &project, |column| column);
+            map(context.rows(input), "Map", project)
+        }
+        Node::Join { left, right, left_key, right_key, filter, project } => {
+            let sides = Sides { left, right, left_key, right_key };
+            sides.join(context, &filter, &project)
+        }
+        Node::Antijoin { left, right, left_key, right_key } => {
+            Sides { left, right, left_key, right_key }.antijoin(context)
+        }
+        Node::Union { inputs } => union(context, &inputs),
+        Node::Distinct { input } => {
+            let width = context.width(input);
+            let counted = arrange(context.rows(input), "Count", width);
+            let columns = Project::columns((0..width).collect());
+            flatten(&readable(distinct(counted, "Distinct")), "Rows", columns)
+        }
+        Node::Get { .. } | Node::Rows { .. } | Node::Reduce { .. } => {
+            unreachable!("built by the scope itself")
+        }
+    }
+}
+
+/// Compiles against the row at hand. Symbols of the plan were interned before building began, so this can't collide.
+pub(super) fn compile<'scope, T: EngineTime, C: Context<'scope, T>>(
+    context: &C,
+    filter: &[Expr],
+    project: &[Expr],
+    column: impl Fn(usize) -> usize,
+) -> Project {
+    Project::compile(filter, project, column, context.dropped())
+        .unwrap_or_else(|collision| unreachable!("interned before: {collision}"))
+}
+
+fn union<'scope, T: EngineTime, C: Context<'scope, T>>(context: &mut C, inputs: &[usize]) -> Rows<'scope, T> {
+    let mut streams: Vec<_> = inputs.iter().map(|&input| context.rows(input).inner).collect();
+    match streams.pop() {
+        Some(only) if streams.is_empty() => only.as_collection(),
+        Some(last) => {
+            streams.push(last.clone());
+            last.scope().concatenate(streams).as_collection()
+        }
+        None => unreachable!("a valid union has inputs"),
+    }
+}
+
+struct Sides {
+    left: usize,
+    right: usize,
+    left_key: Vec<usize>,
+    right_key: Vec<usize>,
+}
+
+impl Sides {
+    fn join<'scope, T: EngineTime, C: Context<'scope, T>>(
+        &self,
+        context: &mut C,
+        filter: &[Expr],
+        project: &[Expr],
+    ) -> Rows<'scope, T> {
+        let (left_width, right_width) = (context.width(self.left), context.width(self.right));
+        let left_order = order(&self.left_key, left_width);
+        let left_at = positions(&left_order, left_width);
+        let right_at = positions(&order(&self.right_key, right_width), right_width);
+        let (key_width, left_len) = (self.left_key.len(), left_order.len());
+        // The row at hand is the key, then the rest of the left row, then the rest of the right one.
+        let project = compile(context, filter, project, |column| match column.checked_sub(left_width) {
+            None => left_at[column],
+            Some(column) if right_at[column] < key_width => right_at[column],
+            Some(column) => left_len + right_at[column] - key_width,
+        });
+        let left = context.arranged(self.left, &self.left_key);
+        let right = context.arranged(self.right, &self.right_key);
+        join(left, right, "Join", Pairing { project, sign: 1 })
+    }
+
+    /// All left rows, less those that meet a key of the right.
+    fn antijoin<'scope, T: EngineTime, C: Context<'scope, T>>(&self, context: &mut C) -> Rows<'scope, T> {
+        let width = context.width(self.left);
+        let at = positions(&order(&self.left_key, width), width);
+        let rows = context.rows(self.left);
+        let left = context.arranged(self.left, &self.left_key);
+        let keys = context.keys(self.right, &self.right_key);
+        let met = join(left, keys, "Semijoin", Pairing { project: Project::columns(at), sign: -1 });
+        rows.concat(met)
+    }
+}

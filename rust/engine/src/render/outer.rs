@@ -1,0 +1,276 @@
+//! The scope of the cluster's times.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use dataflow_protocol::ids::RelationId;
+use dataflow_protocol::plan::{Definition, Expr, InputMode, Node, RelationRef};
+use timely::dataflow::Scope;
+
+use super::context::{Context, Memo, positions};
+use super::facts::facts;
+use super::nodes;
+use super::recursion;
+use crate::expr::Project;
+use crate::expr::eval::{Dropped, constant};
+use crate::operators::aggregate::reduce;
+use crate::operators::arrange::{arrange, readable};
+use crate::operators::deliver::{Delivery, Finished, deliver};
+use crate::operators::distinct::distinct;
+use crate::operators::import::{Button, import};
+use crate::operators::linear::flatten;
+use crate::operators::{ArrangedRows, Rows};
+use crate::trace::Agent;
+use crate::validate::Valid;
+
+/// A relation maintained by another dataflow, with the arrangements of it that the program may read.
+pub(crate) struct External {
+    /// Its rows: columns in this order, the first `key_width` as key.
+    pub(crate) base: Agent<u64>,
+    /// See `base`.
+    pub(crate) order: Vec<usize>,
+    /// Whether each row stands once.
+    pub(crate) set: bool,
+    /// By key columns; see [`super::context::order`].
+    pub(crate) arrangements: BTreeMap<Vec<usize>, Agent<u64>>,
+}
+
+/// What a program's dataflow leaves behind.
+pub(crate) struct Built {
+    /// For each relation it maintains, by local index: the trace by whole rows, and the way out.
+    pub(crate) relations: Vec<(usize, Agent<u64>, Delivery)>,
+    /// To be pressed before the dataflow is dropped.
+    pub(crate) buttons: Vec<Button>,
+}
+
+/// Builds the dataflow of a program at `time`.
+///
+/// `externals` has an entry for every import, and for every local input relation (its transacted rows).
+pub(crate) fn render(
+    scope: Scope<'_, u64>,
+    valid: &Valid<'_>,
+    time: u64,
+    ids: &[RelationId],
+    externals: BTreeMap<RelationRef, External>,
+    finished: &Finished,
+    dropped: &Dropped,
+) -> Built {
+    let mut outer = Outer {
+        scope,
+        valid,
+        time,
+        externals,
+        dropped: Rc::clone(dropped),
+        memo: Memo::default(),
+        imported: BTreeMap::new(),
+        derived: BTreeMap::new(),
+        buttons: Vec::new(),
+    };
+    let mut relations = Vec::new();
+    for stratum in &valid.plan.strata {
+        let results: Vec<(usize, Rows<'_, u64>, bool)> = if stratum.recursive {
+            let results = recursion::render(&mut outer, stratum);
+            results.into_iter().map(|(relation, rows)| (relation, rows, true)).collect()
+        } else {
+            stratum.relations.iter().map(|definition| outer.define(definition)).collect()
+        };
+        for (relation, rows, set) in results {
+            let width = valid.plan.relations[relation].columns.len();
+            let arranged = arrange(rows, &valid.plan.relations[relation].name, width);
+            let base = if set { arranged } else { distinct(arranged, "Distinct") };
+            let base = readable(base);
+            outer.derived.insert(relation, base.clone());
+            let delivery = deliver(&base, ids[relation], (0..width).collect(), Rc::clone(finished));
+            if let crate::trace::Reader::Local(agent) = base.trace {
+                relations.push((relation, agent, delivery));
+            }
+        }
+    }
+    Built { relations, buttons: outer.buttons }
+}
+
+pub(super) struct Outer<'scope, 'a> {
+    pub(super) scope: Scope<'scope, u64>,
+    pub(super) valid: &'a Valid<'a>,
+    time: u64,
+    externals: BTreeMap<RelationRef, External>,
+    dropped: Dropped,
+    memo: Memo<'scope, u64>,
+    /// Imported arrangements; the key is absent for a relation's base.
+    imported: BTreeMap<(RelationRef, Option<Vec<usize>>), ArrangedRows<'scope, u64>>,
+    /// Relations of this dataflow, arranged by whole rows.
+    derived: BTreeMap<usize, ArrangedRows<'scope, u64>>,
+    buttons: Vec<Button>,
+}
+
+impl<'scope> Outer<'scope, '_> {
+    /// What defines a relation: its local index, rows, and whether each is known to stand once.
+    fn define(&mut self, definition: &Definition) -> (usize, Rows<'scope, u64>, bool) {
+        let rows = self.rows(definition.node);
+        match self.transacted(definition.relation) {
+            Some(transacted) => (definition.relation, rows.concat(transacted), false),
+            None => (definition.relation, rows, self.is_set(definition.node)),
+        }
+    }
+
+    /// The transacted rows of a local relation, if it is an input.
+    pub(super) fn transacted(&mut self, relation: usize) -> Option<Rows<'scope, u64>> {
+        let reference = RelationRef::Local(relation);
+        self.externals.contains_key(&reference).then(|| self.external_rows(reference, None))
+    }
+
+    /// Whether a node's rows stand once each by what it is.
+    fn is_set(&self, node: usize) -> bool {
+        match &self.valid.plan.nodes[node] {
+            Node::Distinct { .. } | Node::Reduce { .. } => true,
+            Node::Get { relation } => self.is_set_relation(*relation),
+            Node::Antijoin { left, .. } => self.is_set(*left),
+            Node::Union { inputs } => matches!(inputs[..], [only] if self.is_set(only)),
+            Node::Rows { .. } | Node::Map { .. } | Node::Join { .. } => false,
+        }
+    }
+
+    fn is_set_relation(&self, relation: RelationRef) -> bool {
+        match relation {
+            RelationRef::Local(local) => self.valid.plan.relations[local].input != Some(InputMode::Raw),
+            RelationRef::Import(_) => self.externals.get(&relation).is_some_and(|external| external.set),
+        }
+    }
+
+    /// The relation that a node is, if it is maintained elsewhere and nothing is added to it here.
+    fn external(&self, node: usize) -> Option<RelationRef> {
+        let Node::Get { relation } = self.valid.plan.nodes[node] else { return None };
+        let derived_here = matches!(relation, RelationRef::Local(local) if self.derived.contains_key(&local));
+        (!derived_here && self.externals.contains_key(&relation)).then_some(relation)
+    }
+
+    fn import(&mut self, relation: RelationRef, key: Option<Vec<usize>>) -> ArrangedRows<'scope, u64> {
+        let index = (relation, key);
+        if let Some(arranged) = self.imported.get(&index) {
+            return arranged.clone();
+        }
+        let Some(external) = self.externals.get_mut(&relation) else {
+            unreachable!("asked for by `external`")
+        };
+        let agent = match &index.1 {
+            Some(key) => external.arrangements.get_mut(key),
+            None => Some(&mut external.base),
+        };
+        let Some(agent) = agent else { unreachable!("the catalog built what the plan joins") };
+        let (arranged, button) = import(agent, self.scope, "Import", self.time);
+        self.buttons.push(button);
+        self.imported.insert(index, arranged.clone());
+        arranged
+    }
+
+    /// The rows of an external relation, put through `project` (over its columns) if there is one.
+    fn external_rows(
+        &mut self,
+        relation: RelationRef,
+        project: Option<(&[Expr], &[Expr])>,
+    ) -> Rows<'scope, u64> {
+        let arranged = self.import(relation, None);
+        let order = &self.externals[&relation].order;
+        let at = positions(order, order.len());
+        let project = match project {
+            Some((filter, project)) => nodes::compile::<u64, _>(self, filter, project, |column| at[column]),
+            None => Project::columns(at),
+        };
+        flatten(&arranged, "Rows", project)
+    }
+}
+
+impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
+    fn valid(&self) -> &Valid<'_> {
+        self.valid
+    }
+
+    fn dropped(&self) -> Dropped {
+        Rc::clone(&self.dropped)
+    }
+
+    fn memo(&mut self) -> &mut Memo<'scope, u64> {
+        &mut self.memo
+    }
+
+    fn build_rows(&mut self, node: usize) -> Rows<'scope, u64> {
+        match &self.valid.plan.nodes[node] {
+            Node::Get { relation } => match (self.external(node), relation) {
+                (Some(relation), _) => self.external_rows(relation, None),
+                (None, RelationRef::Local(local)) => {
+                    let width = self.width(node);
+                    let Some(derived) = self.derived.get(local) else { unreachable!("strata are in order") };
+                    flatten(derived, "Rows", Project::columns((0..width).collect()))
+                }
+                (None, RelationRef::Import(_)) => unreachable!("every import is external"),
+            },
+            // Filters and projections of a relation maintained elsewhere are fused into reading it.
+            Node::Map { input, filter, project } if self.external(*input).is_some() => {
+                let Some(relation) = self.external(*input) else { unreachable!("just asked") };
+                self.external_rows(relation, Some((filter, project)))
+            }
+            Node::Rows { types, rows } => {
+                let word =
+                    |value| constant(value).unwrap_or_else(|error| unreachable!("interned before: {error}"));
+                let rows = rows.iter().map(|row| row.iter().map(word).collect()).collect();
+                facts(self.scope, types.len(), rows, self.time)
+            }
+            Node::Reduce { input, key, aggregates } => {
+                let rows = self.rows(*input);
+                reduce(rows, &self.valid.types[*input], key, aggregates)
+            }
+            _ => nodes::build(self, node),
+        }
+    }
+
+    fn find_arranged(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'scope, u64>> {
+        if let Some(relation) = self.external(node) {
+            return Some(self.import(relation, Some(key.to_vec())));
+        }
+        let Node::Get { relation: RelationRef::Local(local) } = self.valid.plan.nodes[node] else {
+            return None;
+        };
+        let whole = key.iter().copied().eq(0..self.width(node));
+        self.derived.get(&local).filter(|_| whole).cloned()
+    }
+
+    fn find_keys(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'scope, u64>> {
+        let Node::Get { relation } = self.valid.plan.nodes[node] else { return None };
+        let whole = key.len() == self.width(node) && (0..key.len()).all(|column| key.contains(&column));
+        (whole && self.is_set_relation(relation)).then(|| self.arranged(node, key))
+    }
+}
+
+/// The arrangements of external relations that a plan reads, as `(relation, key)`.
+pub(crate) fn joined(
+    valid: &Valid<'_>,
+    external: impl Fn(RelationRef) -> bool,
+) -> Vec<(RelationRef, Vec<usize>)> {
+    let mut found = Vec::new();
+    let mut note = |node: usize, key: &[usize]| {
+        if let Node::Get { relation } = valid.plan.nodes[node]
+            && external(relation)
+        {
+            found.push((relation, key.to_vec()));
+        }
+    };
+    for node in &valid.plan.nodes {
+        match node {
+            Node::Join { left, right, left_key, right_key, .. } => {
+                note(*left, left_key);
+                note(*right, right_key);
+            }
+            Node::Antijoin { left, right, left_key, right_key } => {
+                note(*left, left_key);
+                // Of part of the columns distinct keys are made instead.
+                if right_key.len() == valid.types[*right].len() {
+                    note(*right, right_key);
+                }
+            }
+            _ => {}
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}

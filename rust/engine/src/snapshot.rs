@@ -1,0 +1,174 @@
+//! Snapshots: a relation's contents as of a time, from every worker to the owner that asked.
+//!
+//! A worker waits until it has finished the time, takes the batches that are there, and then reads them in slices
+//! within the emit budget. Slices travel in a dataflow of their own, whose times mean nothing. Each worker ends its part
+//! with a mark.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
+use dataflow_protocol::symbols;
+use dataflow_protocol::value::Word;
+use differential_dataflow::trace::TraceReader;
+use serde::{Deserialize, Serialize};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Input;
+use timely::dataflow::operators::core::input::Handle;
+use timely::dataflow::operators::generic::Operator;
+use timely::progress::Antichain;
+use timely::worker::Worker;
+
+use crate::trace::Agent;
+use crate::trace::scan::Scan;
+use crate::{Changes, EmitBudget, Slice};
+
+/// A slice on its way, with the texts that its owner's process may not know.
+#[derive(Clone, Serialize, Deserialize)]
+struct Parcel {
+    owner: usize,
+    slice: Slice,
+    texts: Vec<String>,
+}
+
+/// A snapshot asked for.
+pub(crate) struct Request {
+    pub(crate) relation: RelationId,
+    /// Holds back the compaction of the relation's trace until the batches are taken.
+    pub(crate) agent: Agent<u64>,
+    /// For each column its position in the arrangement.
+    pub(crate) columns: Vec<usize>,
+    pub(crate) time: Time,
+    pub(crate) owner: WorkerIndex,
+    pub(crate) token: u64,
+    pub(crate) filter: Vec<(usize, Word)>,
+}
+
+/// All snapshots that this worker has a part in, and the slices that arrived for it.
+pub(crate) struct Snapshots {
+    handle: Handle<u64, CapacityContainerBuilder<Vec<Parcel>>>,
+    arrived: Rc<RefCell<Vec<Slice>>>,
+    me: WorkerIndex,
+    waiting: Vec<Request>,
+    reading: VecDeque<(Request, Scan)>,
+}
+
+impl Snapshots {
+    /// Builds the dataflow that slices travel in.
+    pub(crate) fn new(worker: &mut Worker) -> Self {
+        let arrived = Rc::new(RefCell::new(Vec::new()));
+        let inbox = Rc::clone(&arrived);
+        let handle = worker.dataflow_named("Slices", |scope| {
+            let (handle, stream) = scope.new_input::<Vec<Parcel>>();
+            let by_owner = Exchange::new(|parcel: &Parcel| parcel.owner as u64);
+            stream.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(by_owner, "Arrive", move |_, _| {
+                move |input, _output| {
+                    input.for_each(|_, parcels| {
+                        for parcel in parcels.drain(..) {
+                            // A collision would have been met where the text was made.
+                            parcel.texts.iter().for_each(|text| {
+                                let _ = symbols::intern(text);
+                            });
+                            inbox.borrow_mut().push(parcel.slice);
+                        }
+                    });
+                }
+            });
+            handle
+        });
+        let me = WorkerIndex(worker.index());
+        Snapshots { handle, arrived, me, waiting: Vec::new(), reading: VecDeque::new() }
+    }
+
+    pub(crate) fn request(&mut self, request: Request) {
+        self.waiting.push(request);
+    }
+
+    /// Forgets what was asked of a relation that is gone; its owner gets no end mark.
+    pub(crate) fn forget(&mut self, relation: RelationId) {
+        self.waiting.retain(|request| request.relation != relation);
+        self.reading.retain(|(request, _)| request.relation != relation);
+    }
+
+    pub(crate) fn take_arrived(&mut self) -> Vec<Slice> {
+        std::mem::take(&mut self.arrived.borrow_mut())
+    }
+
+    /// Starts what `ready` says this worker has finished, and reads on within the budget; `true` if more is to be read.
+    pub(crate) fn work(
+        &mut self,
+        budget: &EmitBudget,
+        ready: impl Fn(RelationId, Time, Time) -> bool,
+    ) -> bool {
+        let mut upper = Antichain::new();
+        let mut waiting = Vec::new();
+        for mut request in self.waiting.drain(..) {
+            request.agent.read_upper(&mut upper);
+            let reached = upper.first().copied().unwrap_or(Time::MAX);
+            if !ready(request.relation, request.time, reached) {
+                waiting.push(request);
+                continue;
+            }
+            let views = request.agent.batches_through(upper.borrow()).unwrap_or_default();
+            let scan = Scan::new(views, request.time);
+            self.reading.push_back((request, scan));
+        }
+        self.waiting = waiting;
+        let mut left = budget.rows;
+        while left > 0
+            && let Some((request, mut scan)) = self.reading.pop_front()
+        {
+            let effort = left.min(budget.slice_rows);
+            left -= effort;
+            let done = self.read(&request, &mut scan, effort);
+            if !done {
+                // Others get their turn before this one goes on.
+                self.reading.push_back((request, scan));
+            }
+        }
+        !self.reading.is_empty()
+    }
+
+    /// Reads a slice and sends it; `true` if it was the last one.
+    fn read(&mut self, request: &Request, scan: &mut Scan, effort: usize) -> bool {
+        let mut changes = Changes::new(request.columns.len());
+        let mut row: Vec<Word> = Vec::new();
+        let end = scan.work(effort, |key, val, count| {
+            let at = |column: usize| match request.columns[column].checked_sub(key.len()) {
+                None => key[request.columns[column]],
+                Some(position) => val[position],
+            };
+            if request.filter.iter().all(|&(column, word)| at(column) == word) {
+                row.clear();
+                row.extend((0..request.columns.len()).map(at));
+                changes.push(&row, count);
+            }
+        });
+        if end || !changes.diffs.is_empty() {
+            self.send(request.owner, Slice { token: request.token, changes, end });
+        }
+        end
+    }
+
+    fn send(&mut self, owner: WorkerIndex, slice: Slice) {
+        if owner == self.me {
+            self.arrived.borrow_mut().push(slice);
+            return;
+        }
+        let mut texts: Vec<String> = Vec::new();
+        if symbols::any_foreign() {
+            let words = slice.changes.rows.words();
+            texts.extend(
+                words.iter().filter_map(|&word| symbols::take_foreign(word)).map(|text| text.to_string()),
+            );
+            texts.sort_unstable();
+            texts.dedup();
+        }
+        self.handle.send(Parcel { owner: owner.0, slice, texts });
+        // The exchange passes a container on when it is full, or when its time ends.
+        let next = self.handle.time() + 1;
+        self.handle.advance_to(next);
+    }
+}

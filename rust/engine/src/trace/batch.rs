@@ -1,0 +1,322 @@
+//! Immutable sorted runs of updates, keyed by the leading words of a row.
+
+use std::ops::Range;
+
+use dataflow_protocol::value::Word;
+
+use crate::container::{Diff, EngineTime, RunVec, TimeColumn, Updates};
+
+/// End offsets of consecutive groups, which take no space while every group has one member.
+#[derive(Clone, Debug, Default)]
+struct Ends {
+    len: usize,
+    ends: Vec<u32>,
+}
+
+impl Ends {
+    #[inline]
+    fn push(&mut self, end: usize) {
+        if self.ends.is_empty() && end != self.len + 1 {
+            self.ends.reserve(self.len + 16);
+            self.ends.extend(1..=self.len as u32);
+        } else if self.ends.is_empty() {
+            self.len += 1;
+            return;
+        }
+        self.ends.push(end as u32);
+        self.len += 1;
+    }
+
+    #[inline]
+    fn range(&self, index: usize) -> Range<usize> {
+        if self.ends.is_empty() {
+            return index..index + 1;
+        }
+        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        start..self.ends[index] as usize
+    }
+}
+
+/// The rows of a batch: distinct keys in order, under each its distinct values in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trie {
+    key_width: usize,
+    val_width: usize,
+    keys: Vec<Word>,
+    vals: Vec<Word>,
+    /// For each key the end of its values.
+    key_ends: Ends,
+    /// For each value the end of its updates.
+    val_ends: Ends,
+}
+
+impl Trie {
+    /// Number of values under all keys.
+    pub(crate) fn vals(&self) -> usize {
+        self.val_ends.len
+    }
+
+    /// Number of distinct keys.
+    #[inline]
+    pub(crate) fn keys(&self) -> usize {
+        self.key_ends.len
+    }
+
+    #[inline]
+    pub(crate) fn key(&self, index: usize) -> &[Word] {
+        &self.keys[index * self.key_width..(index + 1) * self.key_width]
+    }
+
+    /// Indices of the values of key `index`.
+    #[inline]
+    pub(crate) fn values(&self, index: usize) -> Range<usize> {
+        self.key_ends.range(index)
+    }
+
+    #[inline]
+    pub(crate) fn value(&self, index: usize) -> &[Word] {
+        &self.vals[index * self.val_width..(index + 1) * self.val_width]
+    }
+
+    /// Indices of the updates of value `index`.
+    #[inline]
+    pub(crate) fn updates(&self, index: usize) -> Range<usize> {
+        self.val_ends.range(index)
+    }
+
+    pub(crate) fn key_width(&self) -> usize {
+        self.key_width
+    }
+
+    pub(crate) fn val_width(&self) -> usize {
+        self.val_width
+    }
+
+    /// The first key at or after `from` that is not less than `key`: gallops, so near keys are cheap.
+    #[inline]
+    pub(crate) fn seek(&self, from: usize, key: &[Word]) -> usize {
+        // Narrow keys, the usual ones, are compared as numbers and arrays, not as slices of any length.
+        match (self.key_width, key) {
+            (1, &[key]) => gallop(from, self.keys.len(), |at| self.keys[at] < key),
+            (2, &[first, second]) => {
+                let (keys, _) = self.keys.as_chunks::<2>();
+                gallop(from, keys.len(), |at| keys[at] < [first, second])
+            }
+            _ => gallop(from, self.keys(), |at| self.key(at) < key),
+        }
+    }
+
+    /// Whether the key at `index` is `key`.
+    #[inline]
+    pub(crate) fn is_key(&self, index: usize, key: &[Word]) -> bool {
+        self.key(index).iter().eq(key)
+    }
+}
+
+/// The first position from `from` up to `end` that is not `less`, which holds for a prefix.
+#[inline]
+fn gallop(from: usize, end: usize, less: impl Fn(usize) -> bool) -> usize {
+    if from >= end || !less(from) {
+        return from;
+    }
+    let (mut low, mut step) = (from, 1);
+    while low + step < end && less(low + step) {
+        low += step;
+        step <<= 1;
+    }
+    let mut high = (low + step).min(end);
+    low += 1;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if less(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+/// A batch: rows, and for each its updates.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RowBatch<T: EngineTime> {
+    trie: Trie,
+    times: T::Column,
+    diffs: RunVec<Diff>,
+}
+
+impl<T: EngineTime> RowBatch<T> {
+    /// From consolidated updates, keyed by their first `key_width` words.
+    pub(crate) fn from_updates(updates: &Updates<T>, key_width: usize) -> Self {
+        let mut builder = BatchBuilder::new(key_width, updates.width() - key_width);
+        let keys = if key_width == updates.width() { updates.len() } else { 0 };
+        builder.reserve(keys, updates.len(), updates.len());
+        let mut start = 0;
+        while start < updates.len() {
+            let row = updates.row(start);
+            let mut end = start;
+            while end < updates.len() && updates.row(end).iter().eq(row) {
+                builder.push_update(updates.time(end), updates.diff(end));
+                end += 1;
+            }
+            let (key, val) = row.split_at(key_width);
+            builder.end_value(key, val);
+            start = end;
+        }
+        builder.done()
+    }
+
+    pub(crate) fn trie(&self) -> &Trie {
+        &self.trie
+    }
+
+    #[inline]
+    pub(crate) fn time(&self, update: usize) -> T {
+        self.times.get(update)
+    }
+
+    #[inline]
+    pub(crate) fn diff(&self, update: usize) -> Diff {
+        self.diffs.get(update)
+    }
+
+    /// Number of updates.
+    pub(crate) fn len(&self) -> usize {
+        self.diffs.len()
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let trie = &self.trie;
+        8 * (trie.keys.capacity() + trie.vals.capacity())
+            + 4 * (trie.key_ends.ends.capacity() + trie.val_ends.ends.capacity())
+            + self.times.heap_bytes()
+            + self.diffs.heap_bytes()
+    }
+}
+
+/// Builds a batch of rows that come in order.
+#[derive(Debug, Default)]
+pub(crate) struct BatchBuilder<T: EngineTime> {
+    batch: RowBatch<T>,
+    /// Updates pushed when the last value ended.
+    ended: usize,
+}
+
+impl<T: EngineTime> BatchBuilder<T> {
+    pub(crate) fn new(key_width: usize, val_width: usize) -> Self {
+        let trie = Trie { key_width, val_width, ..Trie::default() };
+        BatchBuilder { batch: RowBatch { trie, ..RowBatch::default() }, ended: 0 }
+    }
+
+    /// Makes room for so many keys, values and updates.
+    pub(crate) fn reserve(&mut self, keys: usize, vals: usize, updates: usize) {
+        let trie = &mut self.batch.trie;
+        trie.keys.reserve(keys * trie.key_width);
+        trie.vals.reserve(vals * trie.val_width);
+        TimeColumn::<T>::expect(&mut self.batch.times, updates);
+        self.batch.diffs.expect(updates);
+    }
+
+    /// Adds an update of the row that the next [`Self::end_value`] names.
+    #[inline]
+    pub(crate) fn push_update(&mut self, time: T, diff: Diff) {
+        self.batch.times.push(time);
+        self.batch.diffs.push(diff);
+    }
+
+    /// Gives the updates since the last call to a row; without any, the row isn't kept.
+    #[inline]
+    pub(crate) fn end_value(&mut self, key: &[Word], val: &[Word]) {
+        let updates = self.batch.diffs.len();
+        if updates == self.ended {
+            return;
+        }
+        self.ended = updates;
+        let trie = &mut self.batch.trie;
+        let vals = trie.val_ends.len;
+        trie.vals.extend_from_slice(val);
+        trie.val_ends.push(updates);
+        let keys = trie.key_ends.len;
+        if keys > 0 && trie.is_key(keys - 1, key) {
+            trie.key_ends.extend_last(vals + 1);
+        } else {
+            trie.keys.extend_from_slice(key);
+            trie.key_ends.push(vals + 1);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.batch.diffs.len()
+    }
+
+    /// The batch, without spare capacity: batches live long.
+    pub(crate) fn done(mut self) -> RowBatch<T> {
+        let trie = &mut self.batch.trie;
+        trie.keys.shrink_to_fit();
+        trie.vals.shrink_to_fit();
+        trie.key_ends.ends.shrink_to_fit();
+        trie.val_ends.ends.shrink_to_fit();
+        self.batch.times.shrink();
+        self.batch.diffs.shrink();
+        self.batch
+    }
+}
+
+impl Ends {
+    /// Moves the end of the last group.
+    fn extend_last(&mut self, end: usize) {
+        if self.ends.is_empty() {
+            self.ends.reserve(self.len + 16);
+            self.ends.extend(1..=self.len as u32);
+        }
+        if let Some(last) = self.ends.last_mut() {
+            *last = end as u32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::sort::consolidate;
+
+    fn batch(rows: &[([u64; 2], u64, i64)], key_width: usize) -> RowBatch<u64> {
+        let mut updates = Updates::new(2);
+        rows.iter().for_each(|(row, time, diff)| updates.push(row, *time, *diff));
+        consolidate(&mut updates);
+        RowBatch::from_updates(&updates, key_width)
+    }
+
+    #[test]
+    fn rows_are_grouped_by_key_and_value() {
+        let batch = batch(
+            &[
+                ([2, 9], 1, 1),
+                ([1, 5], 1, 1),
+                ([2, 3], 1, 1),
+                ([2, 9], 4, -1),
+                ([7, 0], 2, 1),
+                ([7, 0], 2, -1),
+            ],
+            1,
+        );
+        let trie = batch.trie();
+        assert_eq!((trie.keys(), batch.len()), (2, 4));
+        assert_eq!(
+            (trie.key(0), trie.values(0), trie.key(1), trie.values(1)),
+            (&[1][..], 0..1, &[2][..], 1..3)
+        );
+        assert_eq!((trie.value(2), trie.updates(2)), (&[9][..], 2..4));
+        assert_eq!((batch.time(3), batch.diff(3)), (4, -1));
+    }
+
+    #[test]
+    fn seek_agrees_with_a_linear_search() {
+        let rows: Vec<_> = (0..200u64).map(|i| ([i * 3 % 97, 0], 0, 1)).collect();
+        let batch = batch(&rows, 1);
+        let trie = batch.trie();
+        for from in 0..trie.keys() {
+            for key in 0..110u64 {
+                let expected = (from..trie.keys()).find(|&i| trie.key(i)[0] >= key).unwrap_or(trie.keys());
+                assert_eq!(trie.seek(from, &[key]), expected);
+            }
+        }
+    }
+}

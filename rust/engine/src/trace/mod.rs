@@ -1,0 +1,20 @@
+//! Arrangements: indexed, shared, compacted histories of rows (ADR 0003).
+//!
+//! * [`batch`]: immutable sorted runs of updates, keyed by the leading words of a row.
+//! * [`merge`]: how the spine merges two of them, bit by bit.
+//! * [`view`]: batches as an operator sees them, its own or another dataflow's as of a time; and their traces.
+//! * [`batcher`]: from unordered updates to batches.
+//! * [`cursors`]: several batches walked together, key by key.
+//! * [`fold`]: batchers whose output depends on what is there: input semantics and running aggregates.
+//! * [`scan`]: reading the contents as of a time.
+
+pub(crate) mod batch;
+pub(crate) mod batcher;
+pub(crate) mod cursors;
+pub(crate) mod fold;
+pub(crate) mod merge;
+pub(crate) mod scan;
+pub(crate) mod view;
+
+pub(crate) use batch::RowBatch;
+pub(crate) use view::{Agent, Reader, RowSpine, View};

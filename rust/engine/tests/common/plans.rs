@@ -1,0 +1,125 @@
+//! Plans as the planner would write them.
+
+use dataflow_protocol::ids::RelationId;
+use dataflow_protocol::plan::*;
+use dataflow_protocol::value::{Column, Type};
+
+/// Builds a plan bit by bit.
+pub struct PlanBuilder(pub Plan);
+
+impl PlanBuilder {
+    pub fn new(name: &str) -> Self {
+        PlanBuilder(Plan {
+            version: VERSION,
+            name: name.into(),
+            digest: name.into(),
+            imports: Vec::new(),
+            relations: Vec::new(),
+            nodes: Vec::new(),
+            strata: Vec::new(),
+        })
+    }
+
+    pub fn relation(&mut self, name: &str, types: &[Type], input: Option<InputMode>) -> RelationRef {
+        let columns =
+            types.iter().enumerate().map(|(at, &ty)| Column { name: format!("c{at}"), ty }).collect();
+        self.0.relations.push(Relation { name: name.into(), columns, input, output: true });
+        RelationRef::Local(self.0.relations.len() - 1)
+    }
+
+    pub fn import(&mut self, id: u64, name: &str, types: &[Type]) -> RelationRef {
+        self.0.imports.push(Import { relation: RelationId(id), name: name.into(), types: types.to_vec() });
+        RelationRef::Import(self.0.imports.len() - 1)
+    }
+
+    pub fn node(&mut self, node: Node) -> usize {
+        self.0.nodes.push(node);
+        self.0.nodes.len() - 1
+    }
+
+    pub fn get(&mut self, relation: RelationRef) -> usize {
+        self.node(Node::Get { relation })
+    }
+
+    pub fn join(&mut self, left: (usize, &[usize]), right: (usize, &[usize]), project: &[usize]) -> usize {
+        self.node(Node::Join {
+            left: left.0,
+            right: right.0,
+            left_key: left.1.to_vec(),
+            right_key: right.1.to_vec(),
+            filter: Vec::new(),
+            project: cols(project),
+        })
+    }
+
+    pub fn map(&mut self, input: usize, filter: Vec<Expr>, project: Vec<Expr>) -> usize {
+        self.node(Node::Map { input, filter, project })
+    }
+
+    pub fn antijoin(&mut self, left: (usize, &[usize]), right: (usize, &[usize])) -> usize {
+        self.node(Node::Antijoin {
+            left: left.0,
+            right: right.0,
+            left_key: left.1.to_vec(),
+            right_key: right.1.to_vec(),
+        })
+    }
+
+    pub fn union(&mut self, inputs: &[usize]) -> usize {
+        self.node(Node::Union { inputs: inputs.to_vec() })
+    }
+
+    pub fn reduce(
+        &mut self,
+        input: usize,
+        key: &[usize],
+        aggregates: &[(AggregateFunc, Option<usize>)],
+    ) -> usize {
+        let aggregates = aggregates.iter().map(|&(func, column)| Aggregate { func, column }).collect();
+        self.node(Node::Reduce { input, key: key.to_vec(), aggregates })
+    }
+
+    pub fn stratum(&mut self, recursive: bool, relations: &[(RelationRef, usize)]) {
+        let relations = relations
+            .iter()
+            .map(|&(relation, node)| match relation {
+                RelationRef::Local(relation) => Definition { relation, node },
+                RelationRef::Import(_) => unreachable!("tests define their own relations"),
+            })
+            .collect();
+        self.0.strata.push(Stratum { recursive, relations });
+    }
+}
+
+pub fn cols(columns: &[usize]) -> Vec<Expr> {
+    columns.iter().map(|&column| Expr::Col(column)).collect()
+}
+
+pub fn number(value: i64) -> Expr {
+    Expr::Const(Value::Number(value))
+}
+
+pub fn call(func: Func, args: Vec<Expr>) -> Expr {
+    Expr::Call { func, over: Type::Number, args }
+}
+
+pub const N: Type = Type::Number;
+
+/// `edge`, an input of pairs, in the mode given.
+pub fn edges(mode: InputMode) -> Plan {
+    let mut plan = PlanBuilder::new("edges");
+    plan.relation("edge", &[N, N], Some(mode));
+    plan.0
+}
+
+/// `path`, the transitive closure of an `edge` of its own: linear, or by joining it with itself.
+pub fn closure(linear: bool) -> Plan {
+    let mut plan = PlanBuilder::new("closure");
+    let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
+    let path = plan.relation("path", &[N, N], None);
+    let (edges, paths) = (plan.get(edge), plan.get(path));
+    let longer = plan.join((paths, &[1]), (if linear { edges } else { paths }, &[0]), &[0, 3]);
+    let all = plan.union(&[edges, longer]);
+    plan.stratum(true, &[(path, all)]);
+    plan.0
+}

@@ -1,0 +1,248 @@
+//! What every plan must satisfy: after each time, contents equal to evaluation from scratch.
+//!
+//! Each case runs on one, two and three workers with random inserts and deletes of several owners. Covered: input
+//! modes, joins on imported, local and recursive relations, negation, aggregates, recursion (linear, non-linear,
+//! mutual, over an input with rules), programs registered late and unregistered.
+
+#![allow(clippy::print_stdout, reason = "seeds are printed")]
+
+#[expect(unreachable_pub, reason = "shared by tests, not a crate")]
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::plans::{N, PlanBuilder, call, closure, cols, edges, number};
+use common::{Command, Random, check};
+use dataflow_protocol::plan::{AggregateFunc, Func, InputMode, Node, Plan, Value};
+use dataflow_protocol::value::from_number;
+
+/// So many transactions of random pairs of numbers below `bound`.
+fn churn(random: &mut Random, relations: &[&str], times: usize, bound: u64) -> Vec<Vec<Command>> {
+    let pair = |random: &mut Random| {
+        vec![from_number(random.below(bound) as i64), from_number(random.below(bound) as i64)]
+    };
+    (0..times)
+        .map(|_| {
+            let transactions = random.below(4);
+            (0..transactions)
+                .map(|_| Command::Transact {
+                    owner: random.below(3) as usize,
+                    relation: relations[random.below(relations.len() as u64) as usize].into(),
+                    delete: (0..random.below(5)).map(|_| pair(random)).collect(),
+                    insert: (0..random.below(5)).map(|_| pair(random)).collect(),
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// Leaves out deletes of rows that aren't there: what rules make of fewer than no copies is not promised.
+fn never_below_nothing(script: &mut [Vec<Command>], workers: usize) {
+    let mut there: BTreeMap<Vec<u64>, i64> = BTreeMap::new();
+    for commands in script {
+        commands.sort_by_key(|command| common::rank(command, workers));
+        for command in commands {
+            let Command::Transact { delete, insert, .. } = command else { continue };
+            delete.retain(|row| {
+                there.get_mut(row).filter(|copies| **copies > 0).map(|copies| *copies -= 1).is_some()
+            });
+            insert.iter().for_each(|row| *there.entry(row.clone()).or_default() += 1);
+        }
+    }
+}
+
+/// Registers the plans at the times given, amid churn of `relations`.
+fn sweep(plans: &[(usize, Plan)], relations: &[&str], bound: u64) {
+    for workers in [1, 2, 3] {
+        for seed in [0x9e37_79b9_u64, 0x1234_5678_9abc] {
+            println!("workers {workers}, seed {seed:#x}");
+            let mut random = Random(seed);
+            let mut script = churn(&mut random, relations, 24, bound);
+            for (at, plan) in plans {
+                script[*at].push(Command::Register(plan.clone()));
+            }
+            script[0].retain(|command| matches!(command, Command::Register(_)));
+            if plans.len() > 1 {
+                never_below_nothing(&mut script, workers);
+            }
+            check(workers, script);
+        }
+    }
+}
+
+#[test]
+fn input_modes_keep_their_meaning() {
+    for mode in [InputMode::Set, InputMode::Raw, InputMode::Upsert(vec![0]), InputMode::Upsert(vec![1])] {
+        sweep(&[(0, edges(mode))], &["edge"], 4);
+    }
+}
+
+#[test]
+fn closure_follows_inserts_and_deletes() {
+    sweep(&[(0, closure(true))], &["edge"], 9);
+    sweep(&[(0, closure(false))], &["edge"], 9);
+}
+
+#[test]
+fn late_program_sees_what_is_there() {
+    let mut plan = PlanBuilder::new("late");
+    let edge = plan.import(1, "edge", &[N, N]);
+    let two = plan.relation("two", &[N, N, N], None);
+    let far = plan.relation("far", &[N], None);
+    let edges_ = plan.get(edge);
+    let joined = plan.join((edges_, &[1]), (edges_, &[0]), &[0, 1, 3]);
+    plan.stratum(false, &[(two, joined)]);
+    let twos = plan.get(two);
+    let unlike = plan.map(twos, vec![call(Func::Ne, cols(&[0, 2]))], cols(&[2]));
+    let none = plan.antijoin((unlike, &[0]), (edges_, &[1]));
+    plan.stratum(false, &[(far, none)]);
+    sweep(&[(0, edges(InputMode::Set)), (7, plan.0.clone())], &["edge"], 6);
+    sweep(&[(0, edges(InputMode::Raw)), (7, plan.0)], &["edge"], 5);
+}
+
+#[test]
+fn aggregates_follow_their_groups() {
+    use AggregateFunc::{Count, Max, Mean, Min, Sum};
+    let mut plan = PlanBuilder::new("aggregates");
+    let edge = plan.import(1, "edge", &[N, N]);
+    let edges_ = plan.get(edge);
+    type Case<'a> = (&'a str, &'a [usize], &'a [(AggregateFunc, Option<usize>)]);
+    let cases: [Case<'_>; 8] = [
+        ("count", &[0], &[(Count, None)]),
+        ("sum", &[0], &[(Sum, Some(1))]),
+        ("mean", &[1], &[(Mean, Some(0)), (Count, None)]),
+        ("least", &[0], &[(Min, Some(1))]),
+        ("greatest", &[0], &[(Max, Some(1))]),
+        ("all", &[0], &[(Min, Some(1)), (Sum, Some(1)), (Count, None), (Max, Some(1))]),
+        ("total", &[], &[(Count, None), (Sum, Some(0))]),
+        ("extreme", &[], &[(Max, Some(1))]),
+    ];
+    for (name, key, aggregates) in cases {
+        let types: Vec<_> = std::iter::repeat_n(N, key.len())
+            .chain(
+                aggregates
+                    .iter()
+                    .map(|(func, _)| if *func == Mean { dataflow_protocol::value::Type::Float } else { N }),
+            )
+            .collect();
+        let relation = plan.relation(name, &types, None);
+        let reduced = plan.reduce(edges_, key, aggregates);
+        plan.stratum(false, &[(relation, reduced)]);
+    }
+    sweep(&[(0, edges(InputMode::Set)), (5, plan.0.clone())], &["edge"], 5);
+    sweep(&[(0, edges(InputMode::Upsert(vec![0]))), (5, plan.0)], &["edge"], 5);
+}
+
+/// Even and odd distances from node 0 over an input that has facts and rules itself, less what is blocked.
+fn mutual() -> Plan {
+    let mut plan = PlanBuilder::new("mutual");
+    let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
+    let block = plan.relation("block", &[N, N], Some(InputMode::Upsert(vec![0])));
+    let even = plan.relation("even", &[N], None);
+    let odd = plan.relation("odd", &[N], None);
+    let fact =
+        plan.node(Node::Rows { types: vec![N, N], rows: vec![vec![Value::Number(0), Value::Number(1)]] });
+    let edges_ = plan.get(edge);
+    let back = plan.map(edges_, vec![call(Func::Lt, vec![number(2), number(0)])], cols(&[1, 0]));
+    let edge_rows = plan.union(&[fact, back]);
+    plan.stratum(true, &[(edge, edge_rows)]);
+    let blocks = plan.get(block);
+    let origin = plan.node(Node::Rows { types: vec![N], rows: vec![vec![Value::Number(0)]] });
+    let (evens, odds) = (plan.get(even), plan.get(odd));
+    let to_odd = plan.join((evens, &[0]), (edges_, &[0]), &[2]);
+    let open = plan.antijoin((to_odd, &[0]), (blocks, &[1]));
+    let to_even = plan.join((odds, &[0]), (edges_, &[0]), &[2]);
+    let all_even = plan.union(&[origin, to_even]);
+    plan.stratum(true, &[(even, all_even), (odd, open)]);
+    plan.0
+}
+
+#[test]
+fn mutual_recursion_with_negation_below_and_an_input_with_rules() {
+    sweep(&[(0, mutual())], &["edge", "edge", "block"], 7);
+}
+
+#[test]
+fn failing_expressions_drop_their_rows() {
+    let mut plan = PlanBuilder::new("quotients");
+    let edge = plan.import(1, "edge", &[N, N]);
+    let quotient = plan.relation("quotient", &[N], None);
+    let edges_ = plan.get(edge);
+    let divided = plan.map(edges_, Vec::new(), vec![call(Func::Div, cols(&[0, 1]))]);
+    plan.stratum(false, &[(quotient, divided)]);
+    sweep(&[(0, edges(InputMode::Set)), (3, plan.0)], &["edge"], 4);
+}
+
+#[test]
+fn cross_products_and_nullary_relations() {
+    let mut plan = PlanBuilder::new("nullary");
+    let edge = plan.import(1, "edge", &[N, N]);
+    let some = plan.relation("some", &[], None);
+    let none = plan.relation("none", &[], None);
+    let pairs = plan.relation("pairs", &[N, N], None);
+    let edges_ = plan.get(edge);
+    let exists = plan.map(edges_, vec![call(Func::Lt, cols(&[0, 1]))], Vec::new());
+    plan.stratum(false, &[(some, exists)]);
+    let unit = plan.node(Node::Rows { types: Vec::new(), rows: vec![Vec::new()] });
+    let somes = plan.get(some);
+    let not = plan.antijoin((unit, &[]), (somes, &[]));
+    plan.stratum(false, &[(none, not)]);
+    let crossed = plan.join((edges_, &[]), (edges_, &[]), &[0, 3]);
+    plan.stratum(false, &[(pairs, crossed)]);
+    sweep(&[(0, edges(InputMode::Set)), (4, plan.0)], &["edge"], 4);
+}
+
+/// The inputs that a program brings together advance together from then on, also if one of them was written to at the
+/// very time of registering.
+#[test]
+fn program_over_two_inputs_joins_their_groups() {
+    let mut other = PlanBuilder::new("other");
+    other.relation("block", &[N, N], Some(InputMode::Set));
+    let mut plan = PlanBuilder::new("both");
+    let edge = plan.import(1, "edge", &[N, N]);
+    let block = plan.import(2, "block", &[N, N]);
+    let open = plan.relation("open", &[N, N], None);
+    let (edges_, blocks) = (plan.get(edge), plan.get(block));
+    let left = plan.antijoin((edges_, &[0, 1]), (blocks, &[0, 1]));
+    plan.stratum(false, &[(open, left)]);
+    let transact = |relation: &str, row: [i64; 2]| Command::Transact {
+        owner: 1,
+        relation: relation.into(),
+        delete: Vec::new(),
+        insert: vec![row.map(from_number).to_vec()],
+    };
+    for workers in [1, 2, 3] {
+        let script = vec![
+            vec![Command::Register(edges(InputMode::Set)), Command::Register(other.0.clone())],
+            vec![transact("block", [1, 2])],
+            vec![transact("edge", [1, 2]), transact("edge", [3, 4]), Command::Register(plan.0.clone())],
+            vec![transact("edge", [5, 6])],
+            vec![transact("block", [5, 6])],
+        ];
+        check(workers, script);
+    }
+}
+
+#[test]
+fn unregistered_programs_leave_and_come_back() {
+    let mut plan = PlanBuilder::new("late");
+    let edge = plan.import(1, "edge", &[N, N]);
+    let reversed = plan.relation("reversed", &[N, N], None);
+    let meets = plan.relation("meets", &[N, N], None);
+    let edges_ = plan.get(edge);
+    let back = plan.map(edges_, Vec::new(), cols(&[1, 0]));
+    plan.stratum(false, &[(reversed, back)]);
+    let joined = plan.join((edges_, &[0]), (edges_, &[1]), &[1, 2]);
+    plan.stratum(false, &[(meets, joined)]);
+    for workers in [1, 2, 3] {
+        let mut random = Random(0xfeed);
+        println!("workers {workers}, seed 0xfeed");
+        let mut script = churn(&mut random, &["edge"], 30, 5);
+        script[0] = vec![Command::Register(edges(InputMode::Set))];
+        for at in [3, 12, 21] {
+            script[at].push(Command::Register(plan.0.clone()));
+            script[at + 6].push(Command::Unregister("late".into()));
+        }
+        check(workers, script);
+    }
+}

@@ -1,0 +1,85 @@
+//! What little HTTP there is: requests without a body, responses, the WebSocket upgrade.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+/// An HTTP request's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// `true` for `HEAD`, `false` for `GET`; other methods are answered with 405 before anybody sees them.
+    pub head: bool,
+    /// The path, without the query.
+    pub path: String,
+    /// What follows `?`.
+    pub query: Option<String>,
+    /// Header fields in order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The connection stays open for another request.
+    pub keep_alive: bool,
+}
+
+impl HttpRequest {
+    /// The first header field of that name (in lower case).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The token of `Authorization: Bearer`.
+    pub fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+}
+
+/// An answer to an HTTP request. `Content-Length` and `Connection` are added when it is written; the body isn't
+/// written in answer to a `HEAD`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpResponse {
+    /// Status code.
+    pub status: u16,
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// Further header fields.
+    pub headers: Vec<(&'static str, String)>,
+    /// Body.
+    pub body: Bytes,
+}
+
+impl HttpResponse {
+    /// A short plain text.
+    pub fn text(status: u16, text: impl Into<String>) -> Self {
+        HttpResponse {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            headers: Vec::new(),
+            body: Bytes::from(text.into()),
+        }
+    }
+
+    /// A body of a given type, with status 200.
+    pub fn body(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        HttpResponse { status: 200, content_type, headers: Vec::new(), body: body.into() }
+    }
+}
+
+/// Who may come in by the WebSocket door: tokens, origins and hosts are for others to judge.
+pub trait Doorkeeper: Send + Sync {
+    /// Judges an upgrade that is otherwise in order, before it is answered; called on the poller's thread, so it
+    /// must not block.
+    ///
+    /// # Errors
+    ///
+    /// The response to refuse it with (401, 403).
+    fn admit(&self, request: &HttpRequest, peer: SocketAddr) -> Result<(), HttpResponse>;
+}
+
+/// Lets everybody in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenDoor;
+
+impl Doorkeeper for OpenDoor {
+    fn admit(&self, _: &HttpRequest, _: SocketAddr) -> Result<(), HttpResponse> {
+        Ok(())
+    }
+}

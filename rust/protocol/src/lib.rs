@@ -1,0 +1,20 @@
+//! Words on the wire and the values they carry. No sockets, no dataflow, no Python.
+//!
+//! * [`ids`]: newtypes for everything that is counted or named.
+//! * [`value`]: column types, and the representation of a value as one 64-bit word.
+//! * [`symbols`]: the process-wide dictionary behind words that stand for text.
+//! * [`rows`]: a flat buffer of rows, the unit in which data moves between rooms.
+//! * [`plan`]: the typed, versioned document that a compiled program is.
+//! * [`encoding`], [`error`], [`request`], [`response`]: the messages between clients and the server.
+//! * [`nearest`]: the name that was probably meant, for hints.
+
+pub mod encoding;
+pub mod error;
+pub mod ids;
+pub mod nearest;
+pub mod plan;
+pub mod request;
+pub mod response;
+pub mod rows;
+pub mod symbols;
+pub mod value;

@@ -1,0 +1,334 @@
+//! The plan: the typed, versioned document that a compiled program is.
+//!
+//! Python's planner writes it as JSON, every worker validates it completely against its catalog (the engine's
+//! `validate` room) and builds the same dataflow from it. Nodes form a list in which a node refers to earlier ones
+//! only, by index. Columns of a node are counted from 0; a join's output expressions count the left input's columns
+//! first, then the right's.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::RelationId;
+use crate::value::{Column, Type};
+
+/// The version of the document this build reads and writes.
+pub const VERSION: u32 = 1;
+
+/// A compiled program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Name of the module.
+    pub name: String,
+    /// Digest of the canonical program; equal digests are the same program.
+    pub digest: String,
+    /// Relations of earlier programs that this one uses.
+    pub imports: Vec<Import>,
+    /// Relations that this program declares, by local index.
+    pub relations: Vec<Relation>,
+    /// Operators, each referring to earlier ones only.
+    pub nodes: Vec<Node>,
+    /// Groups of mutually dependent relations in an order of evaluation; every derived relation stands in exactly
+    /// one, as does an input relation that has facts or rules.
+    pub strata: Vec<Stratum>,
+}
+
+/// A relation of an earlier program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// The relation the program was planned against; a plan whose imports are gone is planned anew.
+    pub relation: RelationId,
+    /// Its name.
+    pub name: String,
+    /// Its columns' types.
+    pub types: Vec<Type>,
+}
+
+/// A relation that the program declares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relation {
+    /// Name as declared.
+    pub name: String,
+    /// Columns as declared.
+    pub columns: Vec<Column>,
+    /// Present iff clients may transact into it.
+    pub input: Option<InputMode>,
+    /// Marked `.output`.
+    #[serde(default)]
+    pub output: bool,
+}
+
+/// What inserts and deletes mean in an input relation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum InputMode {
+    /// A set of rows.
+    Set,
+    /// A multiset: copies add up.
+    Raw,
+    /// At most one row for the values of these columns; the last write wins.
+    Upsert(Vec<usize>),
+}
+
+/// Where a node's rows come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelationRef {
+    /// A relation that the program declares, by index in [`Plan::relations`].
+    Local(usize),
+    /// A relation of an earlier program, by index in [`Plan::imports`].
+    Import(usize),
+}
+
+/// An operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Node {
+    /// The rows of a relation.
+    Get {
+        /// Which.
+        relation: RelationRef,
+    },
+    /// Constant rows. `types` also gives the width of an empty list.
+    Rows {
+        /// Columns' types.
+        types: Vec<Type>,
+        /// The rows.
+        rows: Vec<Vec<Value>>,
+    },
+    /// Rows that pass every filter, projected; one output row an input row (a bag: duplicates are kept).
+    Map {
+        /// Input node.
+        input: usize,
+        /// Expressions of type `bool`; all must hold.
+        filter: Vec<Expr>,
+        /// Output columns.
+        project: Vec<Expr>,
+    },
+    /// Pairs of rows with equal keys that pass every filter, projected.
+    Join {
+        /// Left input node.
+        left: usize,
+        /// Right input node.
+        right: usize,
+        /// Key columns of the left input; an empty key makes a cross product.
+        left_key: Vec<usize>,
+        /// Key columns of the right input, as many.
+        right_key: Vec<usize>,
+        /// Expressions of type `bool` over left columns, then right ones.
+        filter: Vec<Expr>,
+        /// Output columns, over left columns, then right ones.
+        project: Vec<Expr>,
+    },
+    /// Left rows for whose key the right input has no row.
+    Antijoin {
+        /// Left input node.
+        left: usize,
+        /// Right input node.
+        right: usize,
+        /// Key columns of the left input.
+        left_key: Vec<usize>,
+        /// Key columns of the right input, as many.
+        right_key: Vec<usize>,
+    },
+    /// All rows of all inputs (a bag).
+    Union {
+        /// Input nodes of equal types, at least one.
+        inputs: Vec<usize>,
+    },
+    /// Each row once.
+    Distinct {
+        /// Input node.
+        input: usize,
+    },
+    /// One row a key that has rows: the key's columns, then one column an aggregate. Not inside a recursion.
+    Reduce {
+        /// Input node.
+        input: usize,
+        /// Key columns.
+        key: Vec<usize>,
+        /// What to compute.
+        aggregates: Vec<Aggregate>,
+    },
+}
+
+/// An aggregate over the rows of one key, duplicates counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aggregate {
+    /// Which.
+    pub func: AggregateFunc,
+    /// The column it is taken of; absent for `count`.
+    pub column: Option<usize>,
+}
+
+/// Aggregate functions. `count` gives a number; `mean` a float; the others the type of their column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AggregateFunc {
+    /// Number of rows.
+    Count,
+    /// Sum of a `number` or `unsigned` (wrapping at 64 bits) or `float` column.
+    Sum,
+    /// Least value of a `number`, `unsigned` or `float` column.
+    Min,
+    /// Greatest value of a `number`, `unsigned` or `float` column.
+    Max,
+    /// Arithmetic mean of a `number`, `unsigned` or `float` column.
+    Mean,
+}
+
+/// Mutually dependent relations, or one that depends on earlier strata only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stratum {
+    /// Whether the relations depend on themselves or one another.
+    pub recursive: bool,
+    /// The relations and what defines each.
+    pub relations: Vec<Definition>,
+}
+
+/// What a relation is besides its transacted rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// Local index of the relation.
+    pub relation: usize,
+    /// Node whose rows, made distinct, are the relation's; united with the transacted rows of an input.
+    pub node: usize,
+}
+
+/// An expression over a row. One that fails (division by zero, a conversion that isn't possible) drops the row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Expr {
+    /// A column of the row.
+    Col(usize),
+    /// A constant.
+    Const(Value),
+    /// A function applied to arguments.
+    Call {
+        /// Which.
+        func: Func,
+        /// The type the function is taken at: that of its arguments where they have one type in common
+        /// (`add`, `lt`, `cat`, …), that of its single argument for conversions.
+        over: Type,
+        /// Arguments.
+        args: Vec<Expr>,
+    },
+}
+
+/// A typed constant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Value {
+    /// A `number`.
+    Number(i64),
+    /// An `unsigned`.
+    Unsigned(u64),
+    /// A `float`: its bits as an unsigned integer, since JSON has no NaN.
+    Float(u64),
+    /// A `symbol`.
+    Symbol(String),
+    /// A `bool`.
+    Bool(bool),
+}
+
+impl Value {
+    /// The constant's type.
+    pub fn ty(&self) -> Type {
+        match self {
+            Value::Number(_) => Type::Number,
+            Value::Unsigned(_) => Type::Unsigned,
+            Value::Float(_) => Type::Float,
+            Value::Symbol(_) => Type::Symbol,
+            Value::Bool(_) => Type::Bool,
+        }
+    }
+}
+
+/// Functions of expressions. Integer arithmetic wraps at 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Func {
+    /// Equal; any type, gives a `bool`.
+    Eq,
+    /// Different; any type, gives a `bool`.
+    Ne,
+    /// Less; any type (symbols by their bytes), gives a `bool`.
+    Lt,
+    /// Less or equal.
+    Le,
+    /// Greater.
+    Gt,
+    /// Greater or equal.
+    Ge,
+    /// Both; `bool`.
+    And,
+    /// Either; `bool`.
+    Or,
+    /// Opposite; `bool`.
+    Not,
+    /// Sum; number, unsigned, float.
+    Add,
+    /// Difference; number, unsigned, float.
+    Sub,
+    /// Product; number, unsigned, float.
+    Mul,
+    /// Quotient; number and unsigned fail on zero.
+    Div,
+    /// Remainder; number and unsigned, fails on zero.
+    Mod,
+    /// Power; number, unsigned, float; a negative integer exponent fails.
+    Pow,
+    /// Opposite sign; number, float.
+    Neg,
+    /// Lesser of two or more; number, unsigned, float.
+    Min,
+    /// Greater of two or more; number, unsigned, float.
+    Max,
+    /// Bitwise and; number, unsigned.
+    Band,
+    /// Bitwise or; number, unsigned.
+    Bor,
+    /// Bitwise exclusive or; number, unsigned.
+    Bxor,
+    /// Bitwise complement; number, unsigned.
+    Bnot,
+    /// Shift left by the second argument modulo 64; number, unsigned.
+    Bshl,
+    /// Shift right, keeping the sign of a number; number, unsigned.
+    Bshr,
+    /// Shift right, filling with zeros; number, unsigned.
+    Bshru,
+    /// Logical and of integers (0 is false), giving 0 or 1; number, unsigned.
+    Land,
+    /// Logical or of integers; number, unsigned.
+    Lor,
+    /// Logical exclusive or of integers; number, unsigned.
+    Lxor,
+    /// Logical not of an integer; number, unsigned.
+    Lnot,
+    /// Concatenation of two or more symbols.
+    Cat,
+    /// Length of a symbol in bytes, a number.
+    Strlen,
+    /// Part of a symbol: `substr(text, start, length)`, both numbers counted in bytes; fails outside the text or
+    /// inside a character.
+    Substr,
+    /// Whether the first symbol occurs in the second; gives a `bool`.
+    Contains,
+    /// Whether the first symbol, a regular expression, matches all of the second; gives a `bool`.
+    Match,
+    /// Conversion of `over` to a number; a symbol that isn't one fails, a float is cut towards zero.
+    ToNumber,
+    /// Conversion of `over` to an unsigned.
+    ToUnsigned,
+    /// Conversion of `over` to a float.
+    ToFloat,
+    /// Conversion of `over` to a symbol.
+    ToSymbol,
+}

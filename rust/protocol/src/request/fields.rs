@@ -1,0 +1,221 @@
+//! Names of ops and fields, and the shapes of single fields.
+
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
+
+use super::Setting;
+use super::source::clip;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Hello,
+    Register,
+    Unregister,
+    Transact,
+    Subscribe,
+    Unsubscribe,
+    Read,
+    Explain,
+    Status,
+    Tune,
+    Ping,
+    Shutdown,
+}
+
+impl Op {
+    const ALL: [Op; 12] = [
+        Op::Hello,
+        Op::Register,
+        Op::Unregister,
+        Op::Transact,
+        Op::Subscribe,
+        Op::Unsubscribe,
+        Op::Read,
+        Op::Explain,
+        Op::Status,
+        Op::Tune,
+        Op::Ping,
+        Op::Shutdown,
+    ];
+
+    /// The word on the wire.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Op::Hello => "hello",
+            Op::Register => "register",
+            Op::Unregister => "unregister",
+            Op::Transact => "transact",
+            Op::Subscribe => "subscribe",
+            Op::Unsubscribe => "unsubscribe",
+            Op::Read => "read",
+            Op::Explain => "explain",
+            Op::Status => "status",
+            Op::Tune => "tune",
+            Op::Ping => "ping",
+            Op::Shutdown => "shutdown",
+        }
+    }
+
+    /// The op of that name.
+    pub(super) fn named(name: &str) -> Option<Op> {
+        Op::ALL.into_iter().find(|op| op.name() == name)
+    }
+
+    /// All names.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        Op::ALL.into_iter().map(Op::name)
+    }
+
+    /// Its fields, besides `id` and `op`. Those of `tune` are the tunables.
+    pub(super) fn fields(self) -> &'static [Field] {
+        match self {
+            Op::Hello => &[Field::Version, Field::Token],
+            Op::Register => &[Field::Program, Field::Name],
+            Op::Unregister => &[Field::Name],
+            Op::Transact => &[Field::Changes, Field::Key, Field::Wait],
+            Op::Subscribe => &[
+                Field::Relation,
+                Field::Snapshot,
+                Field::Progress,
+                Field::Where,
+                Field::Since,
+                Field::History,
+            ],
+            Op::Unsubscribe => &[Field::Sub],
+            Op::Read => &[Field::Relation, Field::Where, Field::Limit],
+            Op::Explain => &[Field::Relation],
+            Op::Status | Op::Tune | Op::Ping | Op::Shutdown => &[],
+        }
+    }
+}
+
+/// The name of a field of a request or of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Id,
+    Op,
+    Version,
+    Token,
+    Program,
+    Name,
+    Changes,
+    Key,
+    Wait,
+    Relation,
+    Snapshot,
+    Progress,
+    Where,
+    Since,
+    History,
+    Sub,
+    Limit,
+    Insert,
+    Delete,
+    /// Any other, cut where it is long.
+    Other(Box<str>),
+}
+
+/// Longest name quoted in a message, in bytes.
+const LONGEST_NAME: usize = 80;
+
+impl Field {
+    const KNOWN: [(Field, &'static str); 19] = [
+        (Field::Id, "id"),
+        (Field::Op, "op"),
+        (Field::Version, "version"),
+        (Field::Token, "token"),
+        (Field::Program, "program"),
+        (Field::Name, "name"),
+        (Field::Changes, "changes"),
+        (Field::Key, "key"),
+        (Field::Wait, "wait"),
+        (Field::Relation, "relation"),
+        (Field::Snapshot, "snapshot"),
+        (Field::Progress, "progress"),
+        (Field::Where, "where"),
+        (Field::Since, "since"),
+        (Field::History, "history"),
+        (Field::Sub, "sub"),
+        (Field::Limit, "limit"),
+        (Field::Insert, "insert"),
+        (Field::Delete, "delete"),
+    ];
+
+    /// A bit of its own, for every name but others.
+    pub(super) fn bit(&self) -> Option<u32> {
+        Field::KNOWN.iter().position(|(known, _)| known == self).map(|index| 1 << index)
+    }
+
+    /// The word on the wire.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Field::Other(text) => text,
+            known => Field::KNOWN.iter().find(|(name, _)| name == known).map_or("", |(_, text)| text),
+        }
+    }
+}
+
+/// Seed of a field's name.
+pub(super) struct FieldSeed;
+
+impl<'de> DeserializeSeed<'de> for FieldSeed {
+    type Value = Field;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Field, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for FieldSeed {
+    type Value = Field;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a text as the name of a field")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Field, E> {
+        let known = Field::KNOWN.iter().find(|(_, known)| *known == text);
+        Ok(known.map_or_else(|| Field::Other(clip(text, LONGEST_NAME).into()), |(name, _)| name.clone()))
+    }
+}
+
+/// Seed of a tunable's value.
+pub(super) struct SettingSeed;
+
+impl<'de> DeserializeSeed<'de> for SettingSeed {
+    type Value = Setting;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Setting, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for SettingSeed {
+    type Value = Setting;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a number, a truth value or a text")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Setting, E> {
+        Ok(Setting::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Setting, E> {
+        Ok(Setting::Integer(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Setting, E> {
+        Ok(i64::try_from(value).map_or(Setting::Float(value as f64), Setting::Integer))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Setting, E> {
+        Ok(Setting::Float(value))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Setting, E> {
+        Ok(Setting::Text(value.to_owned()))
+    }
+}

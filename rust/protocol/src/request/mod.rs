@@ -1,0 +1,242 @@
+//! Requests: what a client may ask, typed, and how they are read from the wire.
+//!
+//! [`decode`] is the only door. It reads either encoding in one pass, straight into typed requests: rows become
+//! words as they are met, by their relation's columns, without a tree of values in between. Nothing it is given can
+//! make it panic or recurse without bound.
+//!
+//! * `decode`: the message as a whole, its id, its op, its fields.
+//! * `fields`: names of ops and fields.
+//! * `changes`: rows and filters, by a relation's columns.
+//! * `context`: what is known meanwhile, and the error that comes of it.
+//! * `skim`: a refused message, read once more for its id.
+//! * `source`: values of either encoding, read through serde.
+//! * `msgpack`: a deserializer of MessagePack that can hand out a value's raw bytes.
+
+mod changes;
+mod context;
+mod decode;
+mod fields;
+mod msgpack;
+mod skim;
+mod source;
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::encoding::Encoding;
+use crate::error::ErrorBody;
+use crate::ids::{RelationId, Time};
+use crate::rows::RowBuf;
+use crate::value::{Column, Word};
+
+/// The version of the protocol that this build speaks.
+pub const VERSION: u64 = 1;
+
+/// A request's `id`, exactly as the client wrote it: raw bytes in the request's encoding.
+///
+/// Missing or unreadable ids are null.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RequestId(Option<SmallVec<[u8; 14]>>);
+
+impl RequestId {
+    /// The id of a request that has none.
+    pub const NULL: RequestId = RequestId(None);
+
+    /// The id whose encoded bytes are `raw`; they must be one whole value of the encoding it is answered in.
+    pub fn from_raw(raw: &[u8]) -> Self {
+        RequestId(Some(SmallVec::from_slice(raw)))
+    }
+
+    /// The encoded bytes.
+    pub fn raw(&self, encoding: Encoding) -> &[u8] {
+        match (&self.0, encoding) {
+            (Some(raw), _) => raw,
+            (None, Encoding::Json) => b"null",
+            (None, Encoding::MessagePack) => &[0xc0],
+        }
+    }
+}
+
+/// What decoding needs to know of a relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// The relation.
+    pub id: RelationId,
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// Whether clients may transact into it.
+    pub input: bool,
+}
+
+/// The catalog, as far as decoding goes.
+pub trait Schemas {
+    /// The relation of that name.
+    fn schema(&self, relation: &str) -> Option<Arc<Schema>>;
+
+    /// The name of a relation that somebody who wrote `relation` may have meant; see [`crate::nearest::nearest`].
+    fn nearest(&self, relation: &str) -> Option<String>;
+}
+
+/// Columns and the words they must equal: the `where` of a subscription or a read.
+pub type Filter = Vec<(usize, Word)>;
+
+/// When a transaction is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// Its place in the order is fixed.
+    #[default]
+    Sequenced,
+    /// The changed relations and all derived from them have finished its time.
+    Visible,
+}
+
+/// Rows to remove from a relation and rows to add to it. The removals of a whole transaction come first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The relation, an input.
+    pub relation: Arc<Schema>,
+    /// Rows to add, in message order.
+    pub insert: RowBuf,
+    /// Rows to remove, in message order.
+    pub delete: RowBuf,
+}
+
+/// The fields of `subscribe`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribe {
+    /// The relation.
+    pub relation: Arc<Schema>,
+    /// Whether the contents are sent first.
+    pub snapshot: bool,
+    /// Whether finished times are sent.
+    pub progress: bool,
+    /// Which rows; all where empty.
+    pub filter: Filter,
+    /// The time and the history to go on from.
+    pub since: Option<Since>,
+}
+
+/// Where a subscriber that was here before left off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The last time it applied.
+    pub time: Time,
+    /// The history that this time belongs to.
+    pub history: String,
+}
+
+/// The value given to a tunable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Setting {
+    /// An integer.
+    Integer(i64),
+    /// Any other number.
+    Float(f64),
+    /// A truth value.
+    Bool(bool),
+    /// A text.
+    Text(String),
+}
+
+/// A client's request. An optional field that is null is taken as absent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Opens the conversation.
+    Hello {
+        /// Always [`VERSION`]: another one is refused as `unsupported` while decoding.
+        version: u64,
+        /// What the client proves itself with.
+        token: Option<String>,
+    },
+    /// Installs a program.
+    Register {
+        /// Its text.
+        program: String,
+        /// The module's name.
+        name: Option<String>,
+    },
+    /// Removes a relation or a module.
+    Unregister {
+        /// Its name.
+        name: String,
+    },
+    /// Changes input relations, atomically.
+    Transact {
+        /// In message order; may be empty.
+        changes: Vec<Change>,
+        /// Makes repeating it harmless.
+        key: Option<String>,
+        /// When it is answered.
+        wait: Wait,
+    },
+    /// Asks for a relation's changes.
+    Subscribe(Subscribe),
+    /// Ends a subscription.
+    Unsubscribe {
+        /// Which, of this connection.
+        sub: u64,
+    },
+    /// Asks for a relation's contents.
+    Read {
+        /// The relation.
+        relation: Arc<Schema>,
+        /// Which rows; all where empty.
+        filter: Filter,
+        /// At most how many.
+        limit: Option<u64>,
+    },
+    /// Asks how a relation is computed.
+    Explain {
+        /// The relation.
+        relation: Arc<Schema>,
+    },
+    /// Asks how the server is.
+    Status,
+    /// Sets tunables on every worker.
+    Tune {
+        /// By name, in message order, each name once; which names there are is the worker's to know.
+        settings: Vec<(String, Setting)>,
+    },
+    /// Asks for a sign of life.
+    Ping,
+    /// Stops the cluster.
+    Shutdown,
+}
+
+/// A request that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// To be echoed.
+    pub id: RequestId,
+    /// What is asked.
+    pub request: Request,
+    /// Texts that are new to this process: they must be announced to the cluster with a sequenced command no later
+    /// than the one that carries these rows.
+    pub symbols: Vec<String>,
+}
+
+/// A request that is refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejected {
+    /// To be echoed.
+    pub id: RequestId,
+    /// Why.
+    pub error: ErrorBody,
+    /// Texts that were met before the mistake. The dictionary now takes them for announced, so they must be, with
+    /// the next sequenced command, although this request has no effect.
+    pub symbols: Vec<String>,
+}
+
+/// Reads a request.
+///
+/// # Errors
+///
+/// [`Rejected`] with the error to answer with: `incorrect`, `not-found` for a relation that `schemas` doesn't have,
+/// `unsupported` for another version of the protocol. A message that is not well-formed has a null id, whatever it
+/// begins with; otherwise the id is echoed wherever it stands.
+pub fn decode(bytes: &[u8], encoding: Encoding, schemas: &dyn Schemas) -> Result<Decoded, Box<Rejected>> {
+    decode::decode(bytes, encoding, schemas)
+}

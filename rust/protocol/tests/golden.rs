@@ -1,0 +1,248 @@
+//! The wire files of `tests/golden/`, which Python's tests read too: requests mean the same in both encodings, and what
+//! the server writes is what the files say, byte for byte.
+
+mod common;
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use common::{BOTH, catalog, columns, encoded, msgpack};
+use dataflow_protocol::encoding::Encoding;
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_protocol::request::{RequestId, Schemas, decode};
+use dataflow_protocol::response::push::{self, Step, Tail};
+use dataflow_protocol::response::read::{self, Contents};
+use dataflow_protocol::response::reply;
+use dataflow_protocol::rows::RowBuf;
+use dataflow_protocol::symbols::announced;
+use dataflow_protocol::value::{Type, Word, from_bool, from_float, from_number};
+use serde_json::{Value, json};
+
+/// Compares a file with what it should be, or writes it where that was asked for.
+fn check(file: &str, cases: &[Value]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(file);
+    let lines: Vec<String> = cases.iter().map(line).collect();
+    let text = format!("[\n{}\n]\n", lines.join(",\n"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    for (golden, line) in golden.lines().zip(text.lines()) {
+        assert_eq!(golden, line, "{file}");
+    }
+    assert_eq!(golden.lines().count(), text.lines().count(), "{file}");
+}
+
+/// A case as a line, its name first.
+fn line(case: &Value) -> String {
+    let mut case = case.clone();
+    let name = case.as_object_mut().unwrap().remove("name").unwrap();
+    format!("  {{\"name\":{name},{}", &case.to_string()[1..])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+/// A case of a message in both encodings.
+fn case(name: &str, write: impl Fn(Encoding) -> Vec<u8>) -> Value {
+    let json = String::from_utf8(write(Encoding::Json)).unwrap();
+    json!({"name": name, "json": json, "messagepack": hex(&write(Encoding::MessagePack))})
+}
+
+fn id(encoding: Encoding) -> RequestId {
+    RequestId::from_raw(if encoding == Encoding::Json { b"7" } else { &[7] })
+}
+
+const REQUESTS: &[(&str, &str)] = &[
+    ("hello", r#"{"id":7,"op":"hello","version":1}"#),
+    ("hello with a token", r#"{"id":7,"op":"hello","version":1,"token":"secret"}"#),
+    ("register", r#"{"id":7,"op":"register","program":".decl a(x: number)\n.input a","name":"m"}"#),
+    ("register without a name", r#"{"id":7,"op":"register","program":".decl a(x: number)\n.input a"}"#),
+    ("unregister", r#"{"id":7,"op":"unregister","name":"m"}"#),
+    ("transact nothing", r#"{"id":7,"op":"transact","changes":[]}"#),
+    (
+        "transact",
+        r#"{"id":7,"op":"transact","changes":[{"relation":"likes","insert":[["ann","tea"],["bob","jam"]],"delete":[["cid","tea"]]},{"relation":"flag","insert":[[]]}],"key":"k","wait":"visible"}"#,
+    ),
+    (
+        "transact every type",
+        r#"{"id":7,"op":"transact","changes":[{"relation":"all","insert":[[-9223372036854775808,18446744073709551615,-0.5,"a \"quoted\" text\nof two lines: ü",true],[1,1,1.0,"",false]]}]}"#,
+    ),
+    ("subscribe", r#"{"id":7,"op":"subscribe","relation":"popular"}"#),
+    (
+        "subscribe with everything",
+        r#"{"id":7,"op":"subscribe","relation":"price","snapshot":false,"progress":true,"where":{"cents":-5,"what":"tea"},"since":41,"history":"h"}"#,
+    ),
+    ("unsubscribe", r#"{"id":7,"op":"unsubscribe","sub":3}"#),
+    ("read", r#"{"id":7,"op":"read","relation":"price"}"#),
+    ("read some", r#"{"id":7,"op":"read","relation":"price","where":{"what":"tea"},"limit":10}"#),
+    ("explain", r#"{"id":7,"op":"explain","relation":"popular"}"#),
+    ("status", r#"{"id":7,"op":"status"}"#),
+    ("tune", r#"{"id":7,"op":"tune","steps_per_turn":4,"time_budget_us":250.5}"#),
+    ("ping", r#"{"id":7,"op":"ping"}"#),
+    ("shutdown", r#"{"id":7,"op":"shutdown"}"#),
+];
+
+const REFUSALS: &[(&str, &str)] = &[
+    ("unknown op", r#"{"id":7,"op":"dance"}"#),
+    ("unknown field", r#"{"id":7,"op":"ping","loud":true}"#),
+    ("missing field", r#"{"id":7,"op":"read"}"#),
+    ("unknown relation", r#"{"id":7,"op":"read","relation":"liks"}"#),
+    ("unknown version", r#"{"id":7,"op":"hello","version":2}"#),
+    ("without an id", r#"{"op":"dance"}"#),
+    (
+        "a value that does not fit",
+        r#"{"id":7,"op":"transact","changes":[{"relation":"price","insert":[["tea",5],["jam",1.0]]}]}"#,
+    ),
+    (
+        "a row that is too short",
+        r#"{"id":7,"op":"transact","changes":[{"relation":"price","delete":[["tea"]]}]}"#,
+    ),
+    (
+        "a derived relation",
+        r#"{"id":7,"op":"transact","changes":[{"relation":"popular","insert":[["tea",1]]}]}"#,
+    ),
+];
+
+#[test]
+fn requests_mean_the_same_in_both_encodings() {
+    for (name, json) in REQUESTS {
+        let [text, packed] =
+            BOTH.map(|encoding| decode(&encoded(json, encoding), encoding, &catalog()).unwrap());
+        assert_eq!(text.request, packed.request, "{name}");
+        assert_eq!((text.id, packed.id), (id(Encoding::Json), id(Encoding::MessagePack)), "{name}");
+    }
+    let cases: Vec<Value> =
+        REQUESTS.iter().map(|(name, json)| case(name, |encoding| encoded(json, encoding))).collect();
+    check("requests.json", &cases);
+}
+
+#[test]
+fn refusals_are_worded_as_written() {
+    let refusal = |&(name, json): &(&str, &str)| {
+        let reply = |encoding| {
+            let rejected = decode(&encoded(json, encoding), encoding, &catalog()).unwrap_err();
+            reply::error(encoding, &rejected.id, &rejected.error)
+        };
+        let text = String::from_utf8(reply(Encoding::Json)).unwrap();
+        json!({
+            "name": name, "json": json, "messagepack": hex(&msgpack(json)),
+            "reply_json": text, "reply_messagepack": hex(&reply(Encoding::MessagePack)),
+        })
+    };
+    let cases: Vec<Value> = REFUSALS.iter().map(refusal).collect();
+    check("refusals.json", &cases);
+}
+
+fn buffer(width: usize, rows: &[&[Word]]) -> RowBuf {
+    let mut buffer = RowBuf::new(width);
+    rows.iter().for_each(|row| buffer.push(row));
+    buffer
+}
+
+fn symbol(text: &str) -> Word {
+    announced(text).unwrap()
+}
+
+#[test]
+fn replies_are_written_as_before() {
+    let ok = |name, body: Value| case(name, |encoding| reply::ok(encoding, &id(encoding), &body));
+    let error = |name, body: ErrorBody| case(name, |encoding| reply::error(encoding, &id(encoding), &body));
+    let all = catalog().schema("all").unwrap();
+    let rows = buffer(
+        5,
+        &[
+            &[
+                from_number(i64::MIN),
+                u64::MAX,
+                from_float(1.0),
+                symbol("a \"quoted\" text: ü\n"),
+                from_bool(true),
+            ],
+            &[from_number(-1), 0, from_float(f64::NAN), symbol(""), from_bool(false)],
+            &[from_number(127), 128, from_float(f64::INFINITY), symbol("x"), from_bool(false)],
+            &[from_number(128), 65_536, from_float(f64::NEG_INFINITY), symbol("x"), from_bool(false)],
+        ],
+    );
+    let read = |encoding| {
+        let contents =
+            Contents { columns: &all.columns, rows: &rows, copies: &[1, 2, 1, 1], limit: None, time: 42 };
+        read::reply(encoding, &id(encoding), &contents, 10_000).unwrap()
+    };
+    check(
+        "replies.json",
+        &[
+            ok("a time", json!({"time": 42})),
+            ok("nothing", json!({})),
+            ok("deduplicated", json!({"deduplicated": true, "time": 42})),
+            case("read", read),
+            error("an error", ErrorBody::new(ErrorCode::Conflict, "another program has the name `m`")),
+            error(
+                "an error with a hint",
+                ErrorBody::not_found("unknown relation `liks`").with_hint("Did you mean `likes`?".to_owned()),
+            ),
+            error(
+                "an error with a position",
+                ErrorBody::incorrect("unknown relation `x`").with_position(3, 14),
+            ),
+            error("an error that may pass", ErrorBody::new(ErrorCode::Busy, "too many transactions wait")),
+            case("an error without an id", |encoding| {
+                reply::error(encoding, &RequestId::NULL, &ErrorBody::incorrect("malformed"))
+            }),
+        ],
+    );
+}
+
+#[test]
+fn pushed_messages_are_written_as_before() {
+    let columns = columns(&[("what", Type::Symbol), ("n", Type::Number)]);
+    let (tea, jam) = (symbol("tea"), symbol("jam and other things"));
+    let rows = buffer(2, &[&[tea, from_number(2)], &[jam, from_number(-300)]]);
+    let push = |name: &str, tail: &dyn Fn(Encoding) -> Tail| {
+        case(name, |encoding| {
+            let tail = tail(encoding);
+            [&tail.head(3)[..], tail.bytes()].concat()
+        })
+    };
+    let changes = |encoding, step: Step, rows: &RowBuf, diffs: &[i64]| {
+        push::changes(encoding, &columns, step, rows, diffs, 1 << 18).swap_remove(0)
+    };
+    let step = Step { time: 42, ..Step::default() };
+    let none = RowBuf::new(2);
+    check(
+        "pushes.json",
+        &[
+            push("a step", &|encoding| changes(encoding, step, &rows, &[1, -1])),
+            push("a snapshot", &|encoding| {
+                changes(encoding, Step { snapshot: true, ..step }, &rows, &[1, 1])
+            }),
+            push("an empty snapshot", &|encoding| {
+                changes(encoding, Step { snapshot: true, ..step }, &none, &[])
+            }),
+            push("a part of a fresh snapshot", &|encoding| {
+                changes(encoding, Step { snapshot: true, resync: true, more: true, ..step }, &rows, &[1, 3])
+            }),
+            push("progress", &|encoding| push::progress(encoding, 42)),
+            push("the end", &|encoding| {
+                push::ended(encoding, &ErrorBody::not_found("relation `popular` is gone"))
+            }),
+            push("the end of a slow subscriber", &|encoding| {
+                push::ended(encoding, &ErrorBody::new(ErrorCode::Busy, "too slow").with_time(41))
+            }),
+        ],
+    );
+}
+
+#[test]
+fn the_catalog_is_the_one_of_the_files() {
+    let relations = ["likes", "price", "flag", "all", "popular"].map(|name| {
+        let schema = catalog().schema(name).unwrap();
+        let kind = if schema.input { "input" } else { "derived" };
+        json!({"name": name, "kind": kind, "columns": schema.columns})
+    });
+    check("catalog.json", &relations);
+}

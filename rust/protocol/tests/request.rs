@@ -1,0 +1,439 @@
+//! Requests: what is understood, what is refused and in which words, in both encodings.
+
+mod common;
+
+use common::{BOTH, catalog, encoded, msgpack};
+use dataflow_protocol::encoding::Encoding;
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_protocol::request::{Decoded, Rejected, Request, RequestId, Setting, Since, Wait, decode};
+use dataflow_protocol::rows::RowBuf;
+use dataflow_protocol::symbols;
+use dataflow_protocol::value::{Word, from_bool, from_float, from_number};
+
+fn accepted(json: &str, encoding: Encoding) -> Decoded {
+    decode(&encoded(json, encoding), encoding, &catalog())
+        .unwrap_or_else(|rejected| panic!("{json}: {rejected:?}"))
+}
+
+fn refused(bytes: &[u8], encoding: Encoding) -> Rejected {
+    match decode(bytes, encoding, &catalog()) {
+        Ok(decoded) => panic!("{}: {decoded:?}", String::from_utf8_lossy(bytes)),
+        Err(rejected) => *rejected,
+    }
+}
+
+fn symbol(text: &str) -> Word {
+    symbols::announced(text).unwrap()
+}
+
+fn rows(width: usize, rows: &[&[Word]]) -> RowBuf {
+    let mut buffer = RowBuf::new(width);
+    rows.iter().for_each(|row| buffer.push(row));
+    buffer
+}
+
+#[test]
+fn every_op_is_read_with_its_fields() {
+    for encoding in BOTH {
+        let request = |json| accepted(json, encoding).request;
+        assert_eq!(
+            request(r#"{"id":1,"op":"hello","version":1,"token":"s"}"#),
+            Request::Hello { version: 1, token: Some("s".into()) }
+        );
+        assert_eq!(
+            request(r#"{"id":1,"op":"register","program":".decl","name":null}"#),
+            Request::Register { program: ".decl".into(), name: None }
+        );
+        assert_eq!(request(r#"{"op":"unregister","name":"m"}"#), Request::Unregister { name: "m".into() });
+        assert_eq!(request(r#"{"sub":7,"op":"unsubscribe"}"#), Request::Unsubscribe { sub: 7 });
+        assert_eq!(request(r#"{"op":"status"}"#), Request::Status);
+        assert_eq!(request(r#"{"op":"ping"}"#), Request::Ping);
+        assert_eq!(request(r#"{"op":"shutdown"}"#), Request::Shutdown);
+        assert_eq!(
+            request(r#"{"op":"tune","park_us":50,"spin":true,"share":0.5}"#),
+            Request::Tune {
+                settings: vec![
+                    ("park_us".into(), Setting::Integer(50)),
+                    ("spin".into(), Setting::Bool(true)),
+                    ("share".into(), Setting::Float(0.5)),
+                ]
+            }
+        );
+    }
+}
+
+#[test]
+fn subscribe_and_read_find_their_relation_and_columns_in_any_order() {
+    for encoding in BOTH {
+        for json in [
+            r#"{"op":"subscribe","relation":"price","where":{"cents":5},"since":9,"history":"h"}"#,
+            r#"{"where":{"cents":5},"since":9,"relation":"price","history":"h","op":"subscribe"}"#,
+            r#"{"op":"subscribe","where":{"cents":5},"relation":"price","since":9,"history":"h","progress":false}"#,
+        ] {
+            let Request::Subscribe(subscribe) = accepted(json, encoding).request else { panic!("{json}") };
+            assert_eq!(subscribe.relation.name, "price");
+            assert_eq!(subscribe.filter, [(1, from_number(5))]);
+            assert_eq!(subscribe.since, Some(Since { time: 9, history: "h".into() }));
+            assert!(subscribe.snapshot && !subscribe.progress);
+        }
+        let json = r#"{"op":"read","relation":"popular","limit":3,"where":{"what":"tea"}}"#;
+        let Request::Read { relation, filter, limit } = accepted(json, encoding).request else { panic!() };
+        assert_eq!((relation.name.as_str(), limit), ("popular", Some(3)));
+        assert_eq!(filter, [(0, symbol("tea"))]);
+    }
+}
+
+#[test]
+fn rows_become_words_wherever_the_relation_stands() {
+    let expected = rows(
+        5,
+        &[
+            &[from_number(-1), u64::MAX, from_float(1.5), symbol("ü\n"), from_bool(true)],
+            &[
+                from_number(i64::MIN),
+                0,
+                from_float(3.0),
+                symbol("a longer symbol than fits a word"),
+                from_bool(false),
+            ],
+        ],
+    );
+    let list = r#"[[-1,18446744073709551615,1.5,"ü\n",true],
+                   [-9223372036854775808,0,3,"a longer symbol than fits a word",false]]"#;
+    for encoding in BOTH {
+        for json in [
+            format!(r#"{{"op":"transact","changes":[{{"relation":"all","insert":{list}}}]}}"#),
+            format!(r#"{{"op":"transact","changes":[{{"insert":{list},"relation":"all"}}]}}"#),
+            format!(r#"{{"changes":[{{"insert":{list},"delete":null,"relation":"all"}}],"op":"transact"}}"#),
+        ] {
+            let Request::Transact { changes, key, wait } = accepted(&json, encoding).request else {
+                panic!()
+            };
+            assert_eq!((changes.len(), key, wait), (1, None, Wait::Sequenced));
+            assert_eq!(changes[0].insert, expected);
+            assert!(changes[0].delete.is_empty() && changes[0].delete.width() == 5);
+        }
+    }
+}
+
+#[test]
+fn several_changes_keep_their_order_and_nullary_rows_are_counted() {
+    for encoding in BOTH {
+        let json = r#"{"op":"transact","key":"k","wait":"visible","changes":[
+            {"relation":"flag","insert":[[],[]],"delete":[[]]},{"relation":"price","insert":[["tea",5]]},
+            {"relation":"flag"}]}"#;
+        let Request::Transact { changes, key, wait } = accepted(json, encoding).request else { panic!() };
+        assert_eq!((key.as_deref(), wait), (Some("k"), Wait::Visible));
+        let sizes: Vec<_> =
+            changes.iter().map(|c| (c.relation.name.as_str(), c.insert.len(), c.delete.len())).collect();
+        assert_eq!(sizes, [("flag", 2, 1), ("price", 1, 0), ("flag", 0, 0)]);
+        let empty = accepted(r#"{"op":"transact","changes":[]}"#, encoding).request;
+        assert_eq!(empty, Request::Transact { changes: vec![], key: None, wait: Wait::Sequenced });
+    }
+}
+
+#[test]
+fn floats_may_be_integers_and_in_json_names() {
+    let json = r#"{"op":"transact","changes":[{"relation":"all","insert":
+        [[0,0,"NaN","",true],[0,0,"inf","",true],[0,0,"-inf","",true],[0,0,-0.0,"",true],[0,0,18446744073709551615,"",true]]}]}"#;
+    let Request::Transact { changes, .. } = accepted(json, Encoding::Json).request else { panic!() };
+    let floats: Vec<Word> = changes[0].insert.iter().map(|row| row[2]).collect();
+    let expected = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 18446744073709551615.0].map(from_float);
+    assert_eq!(floats, expected);
+    // The same names are texts in MessagePack, which has all floats.
+    let error = refused(&msgpack(json), Encoding::MessagePack).error;
+    assert!(error.message.contains(r#""NaN" does not fit column `f` (float)"#), "{error}");
+}
+
+#[test]
+fn the_id_is_echoed_as_written() {
+    for id in [r#"7"#, r#""x\u0041""#, r#"[1, {"a": 1.50}]"#, "null", "-0.0", "1e400", r#"{"id":{"id":3}}"#] {
+        let json = format!(r#"{{"op":"ping","id": {id} }}"#);
+        let decoded = decode(json.as_bytes(), Encoding::Json, &catalog()).unwrap();
+        assert_eq!(decoded.id.raw(Encoding::Json), id.as_bytes());
+        let wrong = format!(r#"{{"op":"dance","id": {id} }}"#);
+        assert_eq!(refused(wrong.as_bytes(), Encoding::Json).id.raw(Encoding::Json), id.as_bytes());
+    }
+    assert_eq!(accepted(r#"{"op":"ping"}"#, Encoding::Json).id, RequestId::NULL);
+    // A MessagePack id that is an extension, with a length of more bytes than it needs.
+    let id = [0xc8, 0, 1, 5, 9];
+    let message = [&[0x82, 0xa2, b'i', b'd'][..], &id, &[0xa2, b'o', b'p', 0xa4], b"ping"].concat();
+    let decoded = decode(&message, Encoding::MessagePack, &catalog()).unwrap();
+    assert_eq!(decoded.id.raw(Encoding::MessagePack), id);
+}
+
+#[test]
+fn ids_and_skipped_values_may_nest_without_end() {
+    let depth = 200_000;
+    let deep = "[".repeat(depth) + &"]".repeat(depth);
+    let json = format!(r#"{{"id":{deep},"op":"dance","x":{deep}}}"#);
+    assert_eq!(refused(json.as_bytes(), Encoding::Json).id.raw(Encoding::Json), deep.as_bytes());
+    let packed = [&[0x91].repeat(depth)[..], &[0xc0]].concat();
+    let message = [&[0x82, 0xa2, b'i', b'd'][..], &packed, &[0xa1, b'x'], &packed].concat();
+    let rejected = refused(&message, Encoding::MessagePack);
+    assert_eq!(rejected.id.raw(Encoding::MessagePack), packed);
+    let row = format!(r#"{{"op":"transact","changes":[{{"relation":"price","insert":[{deep}]}}]}}"#);
+    assert_eq!(refused(row.as_bytes(), Encoding::Json).error.code, ErrorCode::Incorrect);
+}
+
+/// Request, code, a part of the message, a part of the hint.
+const MISTAKES: &[(&str, ErrorCode, &str, &str)] = &[
+    (r#"{"op":"dance"}"#, ErrorCode::Incorrect, "unknown op `dance`", ""),
+    (r#"{"op":"pong"}"#, ErrorCode::Incorrect, "unknown op `pong`", "`ping`"),
+    (r#"{"op":5}"#, ErrorCode::Incorrect, "field `op`: invalid type: integer `5`, expected a string", ""),
+    (r#"{}"#, ErrorCode::Incorrect, "missing field `op`", ""),
+    (r#"[1]"#, ErrorCode::Incorrect, "expected a request: an object", ""),
+    (r#""text""#, ErrorCode::Incorrect, "expected a request: an object", ""),
+    (r#"{"op":"ping","loud":true}"#, ErrorCode::Incorrect, "unknown field `loud` of op `ping`", ""),
+    (r#"{"loud":true,"op":"ping"}"#, ErrorCode::Incorrect, "unknown field `loud` of op `ping`", ""),
+    (r#"{"op":"read","realtion":"likes"}"#, ErrorCode::Incorrect, "unknown field `realtion`", "`relation`"),
+    (r#"{"op":"ping","op":"ping"}"#, ErrorCode::Incorrect, "duplicate field `op`", ""),
+    (r#"{"op":"ping","id":1,"id":2}"#, ErrorCode::Incorrect, "duplicate field `id`", ""),
+    (r#"{"op":"unsubscribe","sub":1,"sub":2}"#, ErrorCode::Incorrect, "duplicate field `sub`", ""),
+    (r#"{"op":"tune","a":1,"a":2}"#, ErrorCode::Incorrect, "duplicate field `a`", ""),
+    (r#"{"op":"tune","a":[]}"#, ErrorCode::Incorrect, "field `a`: invalid type: sequence", ""),
+    (r#"{"op":"hello"}"#, ErrorCode::Incorrect, "missing field `version` of op `hello`", ""),
+    (r#"{"op":"hello","version":2}"#, ErrorCode::Unsupported, "version 2 of the protocol", "version 1"),
+    (r#"{"op":"hello","version":"1"}"#, ErrorCode::Incorrect, "field `version`: invalid type: string", ""),
+    (
+        r#"{"op":"register","program":7}"#,
+        ErrorCode::Incorrect,
+        "field `program`: invalid type: integer `7`",
+        "",
+    ),
+    (r#"{"op":"register"}"#, ErrorCode::Incorrect, "missing field `program`", ""),
+    (r#"{"op":"read","relation":"liks"}"#, ErrorCode::NotFound, "unknown relation `liks`", "`likes`"),
+    (r#"{"op":"explain","relation":"nope"}"#, ErrorCode::NotFound, "unknown relation `nope`", ""),
+    (
+        r#"{"op":"read","relation":"likes","limit":-1}"#,
+        ErrorCode::Incorrect,
+        "field `limit`: invalid value",
+        "",
+    ),
+    (
+        r#"{"op":"read","relation":"likes","limit":1e999}"#,
+        ErrorCode::Incorrect,
+        "field `limit`: number out of range",
+        "",
+    ),
+    (r#"{"op":"read"}"#, ErrorCode::Incorrect, "missing field `relation`", ""),
+    (
+        r#"{"op":"read","relation":"likes","where":{"hwo":"x"}}"#,
+        ErrorCode::Incorrect,
+        "unknown column `hwo`",
+        "`who`",
+    ),
+    (
+        r#"{"op":"read","relation":"price","where":{"cents":"five"}}"#,
+        ErrorCode::Incorrect,
+        r#"in `where`, "five" does not fit column `cents` (number) of relation `price`"#,
+        "",
+    ),
+    (
+        r#"{"op":"read","where":{"cents":1,"cents":1},"relation":"price"}"#,
+        ErrorCode::Incorrect,
+        "duplicate column `cents`",
+        "",
+    ),
+    (
+        r#"{"op":"subscribe","relation":"likes","since":1}"#,
+        ErrorCode::Incorrect,
+        "missing field `history`",
+        "",
+    ),
+    (r#"{"op":"transact"}"#, ErrorCode::Incorrect, "missing field `changes`", ""),
+    (r#"{"op":"transact","changes":{}}"#, ErrorCode::Incorrect, "field `changes`: invalid type: map", ""),
+    (r#"{"op":"transact","changes":[5]}"#, ErrorCode::Incorrect, "expected change 0 to be an object", ""),
+    (
+        r#"{"op":"transact","changes":[],"wait":"soon"}"#,
+        ErrorCode::Incorrect,
+        "unknown value `soon`",
+        "`visible`",
+    ),
+    (
+        r#"{"op":"transact","changes":[{"insert":[]}]}"#,
+        ErrorCode::Incorrect,
+        "change 0 has no `relation`",
+        "",
+    ),
+    (
+        r#"{"op":"transact","changes":[{"relation":"flag"},{"relation":"pric"}]}"#,
+        ErrorCode::NotFound,
+        "unknown relation `pric`",
+        "`price`",
+    ),
+    (
+        r#"{"op":"transact","changes":[{"relation":"flag","upsert":[]}]}"#,
+        ErrorCode::Incorrect,
+        "unknown field `upsert` in change 0",
+        "",
+    ),
+    (
+        r#"{"op":"transact","changes":[{"relation":"flag","insert":[],"insert":[]}]}"#,
+        ErrorCode::Incorrect,
+        "duplicate field `insert` in change 0",
+        "",
+    ),
+    (
+        r#"{"op":"transact","changes":[{"relation":"popular","insert":[["tea",1]]}]}"#,
+        ErrorCode::Incorrect,
+        "cannot transact into relation `popular`: it is derived",
+        "",
+    ),
+    (
+        r#"{"op":"transact","changes":[{"relation":"price","insert":5}]}"#,
+        ErrorCode::Incorrect,
+        "expected `insert` of change 0 to be an array of rows",
+        "",
+    ),
+];
+
+#[test]
+fn mistakes_are_told_in_words() {
+    for encoding in BOTH {
+        for &(json, code, message, hint) in MISTAKES {
+            // MessagePack has no way to write a number beyond all floats.
+            if encoding == Encoding::MessagePack && json.contains("1e999") {
+                continue;
+            }
+            let error = refused(&encoded(json, encoding), encoding).error;
+            assert_eq!(error.code, code, "{json}: {error}");
+            assert!(error.message.contains(message), "{json}: {error}");
+            assert!(error.hint.unwrap_or_default().contains(hint), "{json}: {}", error.message);
+        }
+    }
+}
+
+/// A row of `all`, and what is said of it.
+const MISFITS: &[(&str, &str)] = &[
+    (r#"[1.0,0,0,"",true]"#, "1.0 does not fit column `n` (number)"),
+    (r#"[9223372036854775808,0,0,"",true]"#, "9223372036854775808 does not fit column `n` (number)"),
+    (r#"["1",0,0,"",true]"#, r#""1" does not fit column `n` (number)"#),
+    (r#"[null,0,0,"",true]"#, "null does not fit column `n` (number)"),
+    (r#"[0,-1,0,"",true]"#, "-1 does not fit column `u` (unsigned)"),
+    (r#"[0,0.5,0,"",true]"#, "0.5 does not fit column `u` (unsigned)"),
+    (r#"[0,0,"nan","",true]"#, r#""nan" does not fit column `f` (float)"#),
+    (r#"[0,0,true,"",true]"#, "true does not fit column `f` (float)"),
+    (r#"[0,0,0,5,true]"#, "5 does not fit column `s` (symbol)"),
+    (r#"[0,0,0,"",1]"#, "1 does not fit column `b` (bool)"),
+    (r#"[0,0,0,""]"#, "it has 4 values, the relation 5 columns"),
+    (r#"[]"#, "it has 0 values, the relation 5 columns"),
+    (r#"[0,0,0,"",true,[],{}]"#, "it has 7 values, the relation 5 columns"),
+    (r#"7"#, "7 is not an array"),
+];
+
+#[test]
+fn a_value_that_does_not_fit_is_named() {
+    for encoding in BOTH {
+        for (row, why) in MISFITS {
+            let good = r#"[0,0,0,"",true]"#;
+            for (list, verb) in [("insert", "insert into"), ("delete", "delete from")] {
+                for (before, after) in [(r#""relation":"all","#, ""), ("", r#","relation":"all""#)] {
+                    let change = format!(r#"{{{before}"{list}":[{good},{good},{row}]{after}}}"#);
+                    let json =
+                        format!(r#"{{"id":1,"op":"transact","changes":[{{"relation":"flag"}},{change}]}}"#);
+                    let rejected = refused(&encoded(&json, encoding), encoding);
+                    let expected = format!("cannot {verb} relation `all`, row 2: {why}");
+                    assert_eq!(rejected.error, ErrorBody::incorrect(expected));
+                    assert_eq!(
+                        rejected.id,
+                        RequestId::from_raw(&[if encoding == Encoding::Json { b'1' } else { 1 }])
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_beyond_64_bits_are_quoted_as_written() {
+    for (value, column) in [("18446744073709551616", "n"), ("-9223372036854775809", "n")] {
+        let json = format!(
+            r#"{{"op":"transact","changes":[{{"relation":"all","insert":[[{value},0,0,"",true]]}}]}}"#
+        );
+        let error = refused(json.as_bytes(), Encoding::Json).error;
+        assert!(error.message.contains(&format!("{value} does not fit column `{column}`")), "{error}");
+    }
+    let json = r#"{"op":"transact","changes":[{"relation":"all","insert":[[0,0,1e999,"",true]]}]}"#;
+    let error = refused(json.as_bytes(), Encoding::Json).error;
+    assert!(error.message.contains("1e999 does not fit column `f` (float)"), "{error}");
+}
+
+#[test]
+fn messagepack_binary_and_extensions_are_no_values_yet() {
+    for value in [&[0xc4u8, 1, 0][..], &[0xd6, 0xff, 0, 0, 0, 0]] {
+        let head = msgpack(r#"{"op":"transact","changes":[{"relation":"price","insert":[["tea",5]]}]}"#);
+        let message = [&head[..head.len() - 1], value].concat();
+        let error = refused(&message, Encoding::MessagePack).error;
+        assert!(error.message.contains("of binary does not fit column `cents` (number)"), "{error}");
+    }
+}
+
+#[test]
+fn malformed_messages_have_no_id() {
+    let texts = [
+        "",
+        "{",
+        "}",
+        r#"{"id":1"#,
+        r#"{"id":1,"op":"ping"}}"#,
+        r#"{"id":1,"op":ping}"#,
+        r#"{"id":1,,}"#,
+        "\u{feff}{}",
+        r#"{"id":1,"op":"transact","changes":[{"relation":"price","insert":[["tea",5]"#,
+        r#"{id:1}"#,
+        "nul",
+    ];
+    for text in texts {
+        let rejected = refused(text.as_bytes(), Encoding::Json);
+        assert_eq!((rejected.id, rejected.error.code), (RequestId::NULL, ErrorCode::Incorrect), "{text}");
+        assert!(rejected.error.message.starts_with("malformed JSON: "), "{}", rejected.error);
+    }
+    assert!(refused(b"{\"id\":1,\"op\":\"\xff\"}", Encoding::Json).error.message.contains("not UTF-8"));
+    let whole = msgpack(r#"{"id":1,"op":"transact","changes":[{"relation":"price","insert":[["tea",5]]}]}"#);
+    let mut bad: Vec<Vec<u8>> = (0..whole.len()).map(|end| whole[..end].to_vec()).collect();
+    bad.extend([[&whole[..], &[0]].concat(), vec![0xc1], vec![0xdf, 255, 255, 255, 255], vec![0xa1, 0xff]]);
+    for bytes in bad {
+        let rejected = refused(&bytes, Encoding::MessagePack);
+        assert_eq!((rejected.id, rejected.error.code), (RequestId::NULL, ErrorCode::Incorrect), "{bytes:x?}");
+        assert!(rejected.error.message.starts_with("malformed MessagePack: "), "{}", rejected.error);
+    }
+}
+
+#[test]
+fn messages_about_long_values_stay_short() {
+    let long = "x".repeat(100_000);
+    for json in [
+        format!(r#"{{"op":"{long}"}}"#),
+        format!(r#"{{"op":"ping","{long}":1}}"#),
+        format!(r#"{{"op":"read","relation":"{long}"}}"#),
+        format!(r#"{{"op":"hello","version":"{long}"}}"#),
+        format!(r#"{{"op":"transact","changes":[{{"relation":"price","insert":[["t","{long}"]]}}]}}"#),
+    ] {
+        for encoding in BOTH {
+            assert!(refused(&encoded(&json, encoding), encoding).error.message.len() < 500);
+        }
+    }
+}
+
+#[test]
+fn new_symbols_are_handed_out_until_they_are_announced() {
+    let text = "this symbol was never seen before by anybody";
+    let json = format!(
+        r#"{{"op":"transact","changes":[{{"relation":"price","insert":[["{text}",5],["{text}","oops"]]}}]}}"#
+    );
+    assert_eq!(refused(json.as_bytes(), Encoding::Json).symbols, [text]);
+    let json = json.replace(r#""oops""#, "5");
+    // Another worker may be about to announce it, but this request's rows may be sequenced before that.
+    assert_eq!(accepted(&json, Encoding::Json).symbols, [text]);
+    symbols::announced(text).unwrap();
+    assert!(accepted(&json, Encoding::Json).symbols.is_empty());
+}
+
+#[test]
+fn a_filter_brings_no_new_symbols() {
+    let json = r#"{"op":"read","relation":"price","where":{"what":"nobody has ever transacted this"}}"#;
+    assert!(accepted(json, Encoding::Json).symbols.is_empty());
+    let word = symbols::word_of("nobody has ever transacted this").unwrap();
+    assert_eq!(symbols::with_text(word, str::to_owned), None);
+}

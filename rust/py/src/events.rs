@@ -1,0 +1,75 @@
+//! Events as Python sees them: small and frozen.
+
+use dataflow_worker::process::{Ending, Event};
+use pyo3::prelude::*;
+
+/// The cluster is formed: requests are served from now on.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Formed {}
+
+/// A client asks for a program; answered by `Host.respond` or `Host.reject`.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Register {
+    ticket: u64,
+    program: String,
+    name: Option<String>,
+}
+
+/// A client asks how a relation is computed; answered by `Host.explain` or `Host.reject`.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Explain {
+    ticket: u64,
+    relation: String,
+    plan: String,
+}
+
+/// The catalog has grown by a module, described in JSON.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Registered {
+    version: u64,
+    module: String,
+}
+
+/// Relations, and modules with them, have left the catalog.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Unregistered {
+    version: u64,
+    modules: Vec<String>,
+    relations: Vec<u64>,
+}
+
+/// All workers of the process have ended: `clean` or not, `alone` or with the cluster, or with a `failure`.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Stopped {
+    alone: bool,
+    failure: Option<String>,
+}
+
+impl From<&Ending> for Stopped {
+    fn from(ending: &Ending) -> Self {
+        match ending {
+            Ending::Clean => Stopped { alone: false, failure: None },
+            Ending::Alone => Stopped { alone: true, failure: None },
+            Ending::Failed(message) => Stopped { alone: false, failure: Some(message.clone()) },
+        }
+    }
+}
+
+/// The Python object of an event.
+pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
+    Ok(match event {
+        Event::Formed => Py::new(py, Formed {})?.into_any(),
+        Event::Register { ticket, program, name } => {
+            Py::new(py, Register { ticket: ticket.0, program, name })?.into_any()
+        }
+        Event::Explain { ticket, relation, plan } => {
+            Py::new(py, Explain { ticket: ticket.0, relation, plan })?.into_any()
+        }
+        Event::Registered { version, module } => Py::new(py, Registered { version, module })?.into_any(),
+        Event::Unregistered { version, modules, relations } => {
+            let relations = relations.into_iter().map(|relation| relation.0).collect();
+            Py::new(py, Unregistered { version, modules, relations })?.into_any()
+        }
+        Event::Stopped(ending) => Py::new(py, Stopped::from(&ending))?.into_any(),
+    })
+}

@@ -1,0 +1,97 @@
+//! The handle on the workers of this process.
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use dataflow_worker::command::Ticket;
+use dataflow_worker::config::Config;
+use dataflow_worker::host::Host as Workers;
+use dataflow_worker::process::Answer;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::detach::detach;
+use crate::error::{error_body, worker_error};
+use crate::events::{Stopped, event};
+
+/// The workers of this process, running from the start.
+///
+/// Methods may be called from any thread; none blocks but `join`, and it releases the GIL.
+#[pyclass(frozen, module = "dataflow_serve._core")]
+pub(crate) struct Host {
+    workers: Workers,
+}
+
+#[pymethods]
+impl Host {
+    /// Binds the port and starts the workers.
+    #[new]
+    fn new(py: Python<'_>, config: &str) -> PyResult<Self> {
+        let config: Config = serde_json::from_str(config)
+            .map_err(|error| PyValueError::new_err(format!("configuration: {error}")))?;
+        let workers = detach(py, || Workers::start(config)).map_err(|error| worker_error(&error))?;
+        Ok(Host { workers })
+    }
+
+    /// Where clients connect: host and port.
+    #[getter]
+    fn address(&self) -> (String, u16) {
+        let address = self.workers.address();
+        (address.ip().to_string(), address.port())
+    }
+
+    /// Readable while there are events.
+    #[getter]
+    fn event_fd(&self) -> RawFd {
+        self.workers.event_fd()
+    }
+
+    /// Whether the cluster is formed.
+    #[getter]
+    fn formed(&self) -> bool {
+        self.workers.is_formed()
+    }
+
+    /// All events since the last call, oldest first.
+    fn drain(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        self.workers.drain().into_iter().map(|told| event(py, told)).collect()
+    }
+
+    /// Answers a `Register` with the compiled plan, JSON.
+    fn respond(&self, ticket: u64, plan: String) {
+        self.workers.answer(Ticket(ticket), Answer::Plan(plan));
+    }
+
+    /// Answers an `Explain` with the tree of operators, JSON.
+    fn explain(&self, ticket: u64, tree: String) {
+        self.workers.answer(Ticket(ticket), Answer::Explanation(tree));
+    }
+
+    /// Answers either with an error.
+    #[pyo3(signature = (ticket, code, message, *, hint=None, position=None, retry=false))]
+    fn reject(
+        &self,
+        ticket: u64,
+        code: &str,
+        message: String,
+        hint: Option<String>,
+        position: Option<(u32, u32)>,
+        retry: bool,
+    ) -> PyResult<()> {
+        let body = error_body(code, message, hint, position, retry)?;
+        self.workers.answer(Ticket(ticket), Answer::Rejected(body));
+        Ok(())
+    }
+
+    /// Asks the whole cluster to stop; `Stopped` follows.
+    fn shutdown(&self) {
+        self.workers.shutdown();
+    }
+
+    /// Waits until the workers have ended, and says how; `None` if they haven't in time.
+    fn join(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<Stopped>> {
+        let timeout = Duration::try_from_secs_f64(timeout)
+            .map_err(|error| PyValueError::new_err(format!("timeout: {error}")))?;
+        Ok(detach(py, || self.workers.join(timeout)).as_ref().map(Stopped::from))
+    }
+}

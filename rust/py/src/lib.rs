@@ -1,0 +1,38 @@
+//! The extension module `dataflow_serve._core`: a handle on the workers of this process, and their events.
+//!
+//! Thin by intent: types cross here, nothing is decided. Rows never do. Worker threads never take the GIL; whatever
+//! blocks releases it ([`detach`]).
+//!
+//! * `host`: the handle; `events`: what it tells Python; `error`: the one table from Rust's errors to Python's.
+
+// pyo3's macros expand to it.
+#![allow(unsafe_op_in_unsafe_fn)]
+
+mod detach;
+mod error;
+mod events;
+mod host;
+mod logs;
+
+use pyo3::prelude::*;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Handles on worker threads; imported by `dataflow_serve.server._cluster` only.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::events::{Explain, Formed, Register, Registered, Stopped, Unregistered};
+    #[pymodule_export]
+    use crate::host::Host;
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::logs::begin();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("TUNABLES", dataflow_worker::config::Tunables::NAMES.to_vec())
+    }
+}

@@ -1,0 +1,376 @@
+//! Carrying out what the sequencer released: the same on every worker, in the same order.
+//!
+//! At one time all transactions come first, those of worker 0, then those of worker 1 and so on; then the commands,
+//! in the same order: they answer as of the time, after its transactions.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use dataflow_engine::{EngineError, Registered};
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
+use dataflow_protocol::plan::Plan;
+use dataflow_protocol::request::Wait;
+use dataflow_protocol::symbols;
+use dataflow_protocol::value::Column;
+use serde::Serialize;
+
+use crate::catalog::RelationReply;
+use crate::command::{Command, Element, Letter, Report, Ticket, Transaction, tuned};
+use crate::connections::Connections;
+use crate::keys::Verdict;
+use crate::member::{Done, Member, OwnTransaction, Pending, Visible, learn};
+use crate::process::{Event, ModuleView, RelationView};
+
+/// What became of a transaction, as every worker finds out for itself.
+enum Fate {
+    Effective,
+    Repeated(Time),
+    Conflict,
+    Gone,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Transacted {
+    pub(crate) time: Time,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) deduplicated: bool,
+}
+
+#[derive(Serialize)]
+struct Subscribed<'a> {
+    sub: u64,
+    columns: &'a [Column],
+    time: Time,
+    history: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    resync: bool,
+}
+
+impl Member {
+    /// Applies the next time that has passed everywhere, if there is one; whether another one is ready.
+    pub(crate) fn apply(&mut self, net: &mut Connections) -> bool {
+        let Some((time, elements)) = self.sequencer.next() else { return false };
+        for (origin, element) in &elements {
+            learn(&element.texts, |text| symbols::announced(text).map(drop));
+            for transaction in &element.transactions {
+                self.transaction(time, *origin, transaction, net);
+            }
+        }
+        for (origin, element) in &elements {
+            for command in &element.commands {
+                self.command(time, *origin, command, net);
+            }
+        }
+        self.engine.advance(time);
+        self.applied = time;
+        self.count(time, &elements);
+        self.sequencer.ready()
+    }
+
+    fn count(&mut self, time: Time, elements: &[(WorkerIndex, Arc<Element>)]) {
+        let applied = elements.iter().map(|(_, e)| e.transactions.len() + e.commands.len()).sum::<usize>();
+        self.metrics.commands.inc_by(applied as u64);
+        while let Some((sent, at)) = self.sent.front().filter(|(sent, _)| *sent <= time) {
+            debug_assert!(*sent == time, "an own element was not released in its turn");
+            self.metrics.sequencing_seconds.observe(Instant::now().duration_since(*at).as_secs_f64());
+            self.sent.pop_front();
+        }
+    }
+
+    fn transaction(&mut self, time: Time, origin: WorkerIndex, header: &Transaction, net: &mut Connections) {
+        let fate = if header.relations.iter().any(|relation| !self.catalog.contains(*relation)) {
+            Fate::Gone
+        } else {
+            match header.key.map(|key| self.keys.admit(key, time)) {
+                None | Some(Verdict::Fresh) => Fate::Effective,
+                Some(Verdict::Repeated(first)) => Fate::Repeated(first),
+                Some(Verdict::Conflict) => Fate::Conflict,
+            }
+        };
+        if matches!(fate, Fate::Effective) {
+            self.subscriptions.transacted(time);
+            header.relations.iter().for_each(|relation| self.engine.touch(*relation, time));
+        }
+        if origin == self.index()
+            && let Some(own) = self.transactions.pop_front()
+        {
+            self.settle(time, own, &fate, net);
+        }
+    }
+
+    /// Introduces a transaction of this worker's, if it has an effect, and answers it.
+    fn settle(&mut self, time: Time, own: OwnTransaction, fate: &Fate, net: &mut Connections) {
+        let OwnTransaction { caller, changes, wait, bytes } = own;
+        if let Some(session) = net.session(caller.connection) {
+            session.waiting_bytes = session.waiting_bytes.saturating_sub(bytes);
+        }
+        net.schedule(caller.connection);
+        let (time, deduplicated) = match fate {
+            Fate::Effective => (time, false),
+            Fate::Repeated(first) => (*first, true),
+            Fate::Conflict => {
+                let message = "the key was used for another transaction";
+                let hint =
+                    "Use a new key for each transaction, and the same one only to repeat it.".to_owned();
+                return net.error(&caller, &ErrorBody::new(ErrorCode::Conflict, message).with_hint(hint));
+            }
+            Fate::Gone => {
+                let gone = changes.iter().find(|change| !self.catalog.contains(change.relation.id));
+                let name = gone.map_or("", |change| &change.relation.name);
+                return net
+                    .error(&caller, &ErrorBody::not_found(format!("relation {name:?} was unregistered")));
+            }
+        };
+        let mut relations = Vec::new();
+        for change in changes {
+            if wait == Wait::Visible {
+                relations.extend(self.engine.dependents(change.relation.id));
+            }
+            if !deduplicated {
+                self.metrics.rows.inc_by((change.insert.len() + change.delete.len()) as u64);
+                self.engine.introduce(change.relation.id, time, &change.delete, &change.insert);
+            }
+        }
+        match wait {
+            Wait::Sequenced => net.ok(&caller, &Transacted { time, deduplicated }),
+            Wait::Visible => self.visible.push(Visible { caller, time, deduplicated, relations }),
+        }
+    }
+
+    fn command(&mut self, time: Time, origin: WorkerIndex, command: &Command, net: &mut Connections) {
+        let own = origin == self.index();
+        match command {
+            Command::Register { ticket, plan } => self.install(time, origin, *ticket, plan, net),
+            Command::Unregister { ticket, name } => self.uninstall(time, origin, *ticket, name, net),
+            Command::Subscribe { ticket, relation } => {
+                let known = self.catalog.contains(*relation);
+                if known {
+                    self.engine.interest(*relation, origin, time);
+                }
+                if own {
+                    self.subscribed(time, *ticket, known, net);
+                }
+            }
+            Command::Unsubscribe { ticket, relation } => {
+                if self.catalog.contains(*relation) {
+                    self.engine.disinterest(*relation, origin);
+                }
+                if own && let Some(Pending::Unsubscribe { caller }) = self.pending.remove(ticket) {
+                    net.ok(&caller, &serde_json::json!({ "time": time }));
+                }
+            }
+            Command::Contents { ticket, relation, filter } => {
+                let known = self.catalog.contains(*relation);
+                if known {
+                    self.engine.snapshot(*relation, time, origin, ticket.0, filter.clone());
+                }
+                if own {
+                    self.contents_begin(time, *ticket, known, net);
+                }
+            }
+            Command::Status { ticket } => {
+                let report = self.report(net);
+                self.mail.send(origin, Letter::Report(*ticket, report));
+            }
+            Command::Tune { ticket, values } => self.tuned(origin, *ticket, values),
+            Command::Shutdown { .. } => self.stopping = true,
+        }
+    }
+
+    /// Builds a program. All workers come to the same result; the owner replies when all have it.
+    fn install(
+        &mut self,
+        time: Time,
+        origin: WorkerIndex,
+        ticket: Ticket,
+        plan: &str,
+        net: &mut Connections,
+    ) {
+        let result = serde_json::from_str::<Plan>(plan)
+            .map_err(|error| EngineError::Invalid(format!("the plan is malformed: {error}")))
+            .and_then(|plan| {
+                let registered = self.engine.register(&mut self.worker, time, &plan)?;
+                Ok((plan, registered))
+            });
+        match result {
+            Ok((plan, registered)) => {
+                self.catalog_grew(time, &plan, &registered);
+                let relations = registered.relations.iter().map(|r| RelationReply::new(r)).collect();
+                let done = Done::Registered { name: registered.name, relations, time };
+                self.acknowledge(origin, ticket, done);
+            }
+            Err(error) if origin == self.index() => self.not_installed(ticket, &error, net),
+            Err(_) => {}
+        }
+    }
+
+    fn catalog_grew(&mut self, time: Time, plan: &Plan, registered: &Registered) {
+        if !registered.fresh {
+            return;
+        }
+        let version = self.catalog.add(&registered.relations);
+        if self.local == 0 {
+            let relations = registered.relations.iter().map(|relation| RelationView {
+                id: relation.id,
+                name: &relation.name,
+                columns: &relation.columns,
+                input: &relation.input,
+                output: relation.output,
+            });
+            let view = ModuleView {
+                name: &registered.name,
+                digest: &plan.digest,
+                time,
+                relations: relations.collect(),
+            };
+            match serde_json::to_string(&view) {
+                Ok(module) => self.process.tell(Event::Registered { version, module }),
+                Err(error) => tracing::error!(%error, "a module could not be told to the planner"),
+            }
+        }
+    }
+
+    /// A plan made against a catalog that has changed since is made anew, a few times.
+    fn not_installed(&mut self, ticket: Ticket, error: &EngineError, net: &mut Connections) {
+        let Some(Pending::Register { caller, program, name, attempts }) = self.pending.remove(&ticket) else {
+            return;
+        };
+        if matches!(error, EngineError::Stale(_)) && attempts < self.tunables.replans {
+            return self.plan(ticket, caller, program, name, attempts + 1, net);
+        }
+        net.error(&caller, &body(error));
+        net.resume(caller.connection, ticket);
+    }
+
+    fn uninstall(
+        &mut self,
+        time: Time,
+        origin: WorkerIndex,
+        ticket: Ticket,
+        name: &str,
+        net: &mut Connections,
+    ) {
+        let modules = || self.engine.modules().iter().map(|module| module.name.clone()).collect::<Vec<_>>();
+        let before = if self.local == 0 { modules() } else { Vec::new() };
+        match self.engine.unregister(&mut self.worker, time, name) {
+            Ok(relations) => {
+                let version = self.catalog.remove(&relations);
+                relations.iter().for_each(|relation| self.end_relation(*relation, net));
+                if self.local == 0 {
+                    let after = self.engine.modules();
+                    let gone = |name: &String| after.iter().all(|module| module.name != *name);
+                    let modules = before.into_iter().filter(gone).collect();
+                    self.process.tell(Event::Unregistered { version, modules, relations });
+                }
+                self.acknowledge(origin, ticket, Done::Unregistered { time });
+            }
+            Err(error) if origin == self.index() => {
+                if let Some(Pending::Unregister { caller }) = self.pending.remove(&ticket) {
+                    net.error(&caller, &body(&error));
+                    net.resume(caller.connection, ticket);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// A relation is gone: ends what clients of this worker still wanted of it.
+    fn end_relation(&mut self, relation: RelationId, net: &mut Connections) {
+        self.subscriptions.end_relation(relation, net);
+        self.pending.retain(|_, pending| match pending {
+            Pending::Read(read) if read.relation.id == relation => {
+                let message = format!("relation {:?} was unregistered", read.relation.name);
+                net.error(&read.caller, &ErrorBody::not_found(message));
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// Tells the owner that this worker has applied its command; the owner itself keeps what it will reply.
+    fn acknowledge(&mut self, origin: WorkerIndex, ticket: Ticket, done: Done) {
+        if origin == self.index() {
+            let caller = match self.pending.remove(&ticket) {
+                Some(
+                    Pending::Register { caller, .. }
+                    | Pending::Unregister { caller }
+                    | Pending::Tune { caller },
+                ) => caller,
+                _ => return,
+            };
+            self.pending.insert(ticket, Pending::Acknowledged { caller, done });
+        }
+        let digest = self.engine.digest();
+        self.mail.send(origin, Letter::Done(ticket, digest));
+    }
+
+    fn subscribed(&mut self, time: Time, ticket: Ticket, known: bool, net: &mut Connections) {
+        let Some(subscription) = self.subscriptions.get_mut(ticket) else { return };
+        let caller = subscription.caller.clone();
+        let sub = subscription.sub();
+        if !known {
+            let name = subscription.relation.name.clone();
+            self.subscriptions.remove(ticket);
+            if let Some(session) = net.session(caller.connection) {
+                session.subs.remove(&sub);
+            }
+            return net.error(&caller, &ErrorBody::not_found(format!("relation {name:?} was unregistered")));
+        }
+        let columns = subscription.relation.columns.as_slice();
+        let resync = subscription.resync;
+        net.ok(&caller, &Subscribed { sub, columns, time, history: &self.history, resync });
+        self.subscriptions.begin(ticket, time);
+    }
+
+    /// The contents are on their way: those of a read, or of a subscription's snapshot that starts again.
+    fn contents_begin(&mut self, time: Time, ticket: Ticket, known: bool, net: &mut Connections) {
+        match self.pending.get_mut(&ticket) {
+            Some(Pending::Read(read)) if known => read.begin(time),
+            Some(Pending::Read(read)) => {
+                let message = format!("relation {:?} was unregistered", read.relation.name);
+                net.error(&read.caller, &ErrorBody::not_found(message));
+                self.pending.remove(&ticket);
+            }
+            _ if known => self.subscriptions.begin_again(ticket, time),
+            _ => {}
+        }
+    }
+
+    fn report(&self, net: &Connections) -> Report {
+        let held = self.engine.stats();
+        Report {
+            process: self.process.config.process,
+            clients: net.len() as u64,
+            subscriptions: self.subscriptions.len() as u64,
+            turns: self.metrics.turns.get(),
+            commands: self.metrics.commands.get(),
+            rows: self.metrics.rows.get(),
+            dropped_rows: self.engine.dropped_rows(),
+            parked_millis: (self.metrics.parked_seconds.get() * 1e3) as u64,
+            dataflows: self.worker.installed_dataflows().len() as u64,
+            traces: held.arrangements as u64,
+            updates: held.updates as u64,
+            trace_bytes: held.bytes as u64,
+        }
+    }
+
+    fn tuned(&mut self, origin: WorkerIndex, ticket: Ticket, values: &[(String, u64)]) {
+        // Checked at the owner; bounds don't depend on anything that could have changed since.
+        if let Ok(tunables) = tuned(&self.tunables, values) {
+            self.keys.set_retain(tunables.key_retain as usize);
+            self.tunables = tunables;
+        }
+        self.acknowledge(origin, ticket, Done::Tuned(self.tunables.clone()));
+    }
+}
+
+/// What a client is told of an engine's refusal.
+fn body(error: &EngineError) -> ErrorBody {
+    let code = match error {
+        EngineError::Invalid(_) => ErrorCode::Incorrect,
+        EngineError::Conflict(_) | EngineError::Stale(_) => ErrorCode::Conflict,
+        EngineError::NotFound(_) => ErrorCode::NotFound,
+    };
+    ErrorBody::new(code, error.to_string())
+}

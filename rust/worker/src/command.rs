@@ -1,0 +1,147 @@
+//! What goes through the sequencer, and what comes back by mail.
+//!
+//! One [`Element`] a turn and worker. It carries headers, never rows: those stay with the owner, which introduces
+//! them when the header comes back in sequenced order. Everything here crosses processes in timely's own encoding,
+//! which knows neither skipped nor tagged fields; a plan therefore travels as the document it arrived as.
+
+use dataflow_protocol::ids::RelationId;
+use dataflow_protocol::value::Word;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Tunables;
+use crate::keys::Key;
+
+/// Names a request at its owner; not unique beyond that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ticket(pub u64);
+
+/// What a worker's turn has to tell all workers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Element {
+    /// Texts that the origin's clients used first; every process interns them on receipt.
+    pub texts: Vec<String>,
+    /// Transactions, in order of effect.
+    pub transactions: Vec<Transaction>,
+    /// Commands that take effect after all transactions of the time, in order.
+    pub commands: Vec<Command>,
+}
+
+impl Element {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty() && self.transactions.is_empty() && self.commands.is_empty()
+    }
+}
+
+/// The header of a transaction.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Transaction {
+    /// Changed relations; if one is gone at delivery, the transaction has no effect.
+    pub relations: Vec<RelationId>,
+    /// The client's idempotency key.
+    pub key: Option<Key>,
+}
+
+/// What every worker does at the command's time, whichever of them owns the request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// Builds a program; every worker acknowledges to the owner ([`Letter::Done`]), which then replies.
+    Register {
+        /// Of the request.
+        ticket: Ticket,
+        /// The plan document, JSON.
+        plan: String,
+    },
+    /// Drops a program; acknowledged like [`Command::Register`].
+    Unregister {
+        /// Of the request.
+        ticket: Ticket,
+        /// Relation or module.
+        name: String,
+    },
+    /// From this time on the origin wants the relation's steps; the owner's subscription begins.
+    Subscribe {
+        /// Of the subscription.
+        ticket: Ticket,
+        /// Which.
+        relation: RelationId,
+    },
+    /// Takes one such wish of the origin back.
+    Unsubscribe {
+        /// Of the request, if there was one.
+        ticket: Ticket,
+        /// Which.
+        relation: RelationId,
+    },
+    /// The relation's contents as of this time for the origin, from every worker.
+    Contents {
+        /// Of the subscription or read; names the slices.
+        ticket: Ticket,
+        /// Which.
+        relation: RelationId,
+        /// Columns that must have these values.
+        filter: Vec<(usize, Word)>,
+    },
+    /// Every worker reports to the owner ([`Letter::Report`]).
+    Status {
+        /// Of the request.
+        ticket: Ticket,
+    },
+    /// New values, on every worker; acknowledged.
+    Tune {
+        /// Of the request.
+        ticket: Ticket,
+        /// By name; checked at the owner.
+        values: Vec<(String, u64)>,
+    },
+    /// Every worker stops.
+    Shutdown {
+        /// Of the request, where it was a client's.
+        ticket: Option<Ticket>,
+    },
+}
+
+/// A message to the owner of a request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Letter {
+    /// The sender has applied the command, and has this digest of the catalog since.
+    Done(Ticket, u64),
+    /// What the sender has to say about itself.
+    Report(Ticket, Report),
+}
+
+/// A worker's own figures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its process.
+    pub process: usize,
+    /// Connections it owns.
+    pub clients: u64,
+    /// Subscriptions of these.
+    pub subscriptions: u64,
+    /// Turns of its loop.
+    pub turns: u64,
+    /// Commands and transactions it has applied.
+    pub commands: u64,
+    /// Rows its clients have transacted.
+    pub rows: u64,
+    /// Rows dropped because their derivation failed.
+    pub dropped_rows: u64,
+    /// Milliseconds it has spent parked.
+    pub parked_millis: u64,
+    /// Dataflows it steps, the standing ones included.
+    pub dataflows: u64,
+    /// Traces that are catalogued: relations, and arrangements shared between programs.
+    pub traces: u64,
+    /// Updates in these traces, at least one a row.
+    pub updates: u64,
+    /// Bytes of these traces.
+    pub trace_bytes: u64,
+}
+
+/// The tunables after `values` have been set; those that aren't valid have been refused at the owner.
+pub fn tuned(tunables: &Tunables, values: &[(String, u64)]) -> Result<Tunables, String> {
+    let mut tuned = tunables.clone();
+    values.iter().try_for_each(|(name, value)| tuned.set(name, *value))?;
+    Ok(tuned)
+}

@@ -1,0 +1,137 @@
+//! Every number that can be set: [`Config`] once, before the start; [`Tunables`] also while the server runs.
+
+use serde::{Deserialize, Serialize};
+
+/// How this process is set up. Python fills it in from flags, file and environment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address for clients, `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// Worker threads of this process.
+    pub threads: usize,
+    /// Processes of the cluster.
+    pub processes: usize,
+    /// This process's index in the cluster.
+    pub process: usize,
+    /// Addresses on which the processes reach each other, by index; needed with more than one.
+    pub mesh: Vec<String>,
+    /// Shared by the processes of a cluster; one that doesn't know it isn't let in.
+    pub secret: Option<String>,
+    /// Processes of different generations refuse each other.
+    pub generation: u64,
+    /// Answers `/echo` with a WebSocket that echoes, for conformance suites.
+    pub enable_echo: bool,
+    /// Never parks: lowest latency at the price of one core a worker.
+    pub spin: bool,
+    /// Requests that may wait for Python; more are answered `busy`.
+    pub control_queue: usize,
+    /// What `tune` can change, as it is at the start.
+    pub tunables: Tunables,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: "127.0.0.1:6262".into(),
+            threads: 1,
+            processes: 1,
+            process: 0,
+            mesh: Vec::new(),
+            secret: None,
+            generation: 0,
+            enable_echo: false,
+            spin: false,
+            control_queue: 1024,
+            tunables: Tunables::default(),
+        }
+    }
+}
+
+macro_rules! tunables {
+    ($($(#[doc = $doc:literal])+ $name:ident = $default:expr, $least:expr;)+) => {
+        /// What trades one part of the loop against another. `tune` changes them on every worker, in sequenced order.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Tunables {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        impl Default for Tunables {
+            fn default() -> Self {
+                Tunables { $($name: $default,)+ }
+            }
+        }
+
+        impl Tunables {
+            /// The names, in the order of the declaration.
+            pub const NAMES: &[&str] = &[$(stringify!($name),)+];
+
+            /// Sets one by name.
+            ///
+            /// # Errors
+            ///
+            /// A message for the client if there is no such tunable or the value is too small. Nothing changes then.
+            pub fn set(&mut self, name: &str, value: u64) -> Result<(), String> {
+                match name {
+                    $(stringify!($name) if !($least..).contains(&value) => {
+                        Err(format!("tunable {name:?} must be at least {}", $least))
+                    })+
+                    $(stringify!($name) => {
+                        self.$name = value;
+                        Ok(())
+                    })+
+                    _ => Err(format!("no tunable {name:?}; there are {}", Self::NAMES.join(", "))),
+                }
+            }
+        }
+    };
+}
+
+tunables! {
+    /// Requests taken from all connections in a turn; the others wait in their sockets. Default 1,024.
+    commands_per_turn = 1 << 10, 1;
+    /// Bytes of requests taken in a turn. Default 4 MiB.
+    bytes_per_turn = 4 << 20, 1;
+    /// Steps of the dataflows in a turn, at most. Default 16.
+    steps_per_turn = 16, 1;
+    /// Microseconds of stepping after which a turn goes on to emit; looked at between steps only. Default 2,000.
+    step_micros = 2_000, 1;
+    /// Rows looked at for snapshots and reads in a turn. Default 32,768.
+    emit_rows = 1 << 15, 1;
+    /// Rows looked at for one snapshot or read before it is the next one's turn. Default 8,192.
+    slice_rows = 1 << 13, 1;
+    /// Microseconds an idle worker parks at most; it is woken earlier by anything to do. Default 100,000.
+    park_micros = 100_000, 1;
+    /// Bytes at which a pushed batch is cut into several messages. Default 256 KiB.
+    batch_bytes = 256 << 10, 1 << 10;
+    /// Bytes queued for one connection beyond which its subscriptions are coalesced. Default 1 MiB.
+    outbox_bytes = 1 << 20, 1 << 10;
+    /// Rows one subscription may hold back, coalesced, for a slow reader or a snapshot under way; a slow reader's
+    /// subscription then ends with `busy`, a snapshot starts again. Default 1 Mi.
+    backlog_rows = 1 << 20, 1;
+    /// Bytes a connection may have sent that wait for their effect; it isn't read further until they have. Default 8 MiB.
+    inbox_bytes = 8 << 20, 1;
+    /// Bytes a worker may have introduced that the relations themselves haven't finished; beyond, transactions
+    /// wait. Default 256 MiB.
+    inflight_bytes = 256 << 20, 1;
+    /// Idempotency keys remembered. Default 1 Mi.
+    key_retain = 1 << 20, 0;
+    /// Times a program is planned again, when the catalog has changed under it, before `conflict`. Default 5.
+    replans = 5, 0;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunables_are_set_by_name_within_bounds() {
+        let mut tunables = Tunables::default();
+        assert_eq!(tunables.set("steps_per_turn", 3), Ok(()));
+        assert_eq!(tunables.steps_per_turn, 3);
+        assert!(tunables.set("steps_per_turn", 0).unwrap_err().contains("at least 1"));
+        assert!(tunables.set("nonsense", 1).unwrap_err().contains("no tunable"));
+        assert_eq!(tunables, Tunables { steps_per_turn: 3, ..Tunables::default() });
+    }
+}

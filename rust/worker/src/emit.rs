@@ -1,0 +1,168 @@
+//! Giving results to those who wait for them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use dataflow_engine::EmitBudget;
+use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
+use serde::Serialize;
+
+use crate::catalog::RelationReply;
+use crate::command::{Command, Letter, Report, Ticket};
+use crate::config::Tunables;
+use crate::connections::{Caller, Connections};
+use crate::member::{Member, Pending};
+
+#[derive(Serialize)]
+struct Status<'a> {
+    workers: Vec<WorkerStatus<'a>>,
+    clients: u64,
+    relations: Vec<RelationStatus>,
+    time: Time,
+    history: &'a str,
+    server: &'static str,
+    tunables: &'a Tunables,
+    counters: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+struct WorkerStatus<'a> {
+    worker: usize,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+#[derive(Serialize)]
+struct RelationStatus {
+    #[serde(flatten)]
+    relation: RelationReply,
+    module: String,
+    finished: Option<Time>,
+}
+
+impl Member {
+    /// Takes finished results from the engine and the mail, and gives them to clients; whether more is at hand.
+    pub(crate) fn emit(&mut self, net: &mut Connections, max_message_bytes: usize) -> bool {
+        let budget = EmitBudget {
+            rows: self.tunables.emit_rows as usize,
+            slice_rows: self.tunables.slice_rows as usize,
+        };
+        let more = self.engine.work(&budget);
+        for step in self.engine.take_steps() {
+            for ticket in self.subscriptions.step(step, net, &self.tunables) {
+                self.restart(ticket, net);
+            }
+        }
+        for slice in self.engine.take_slices() {
+            let ticket = Ticket(slice.token);
+            match self.pending.get_mut(&ticket) {
+                Some(Pending::Read(read)) => {
+                    if read.add(&slice.changes, slice.end, max_message_bytes) {
+                        read.finish(net, max_message_bytes);
+                        self.pending.remove(&ticket);
+                    }
+                }
+                _ => self.subscriptions.slice(ticket, slice.changes, slice.end),
+            }
+        }
+        self.subscriptions.catch_up(net, &self.tunables);
+        for relation in self.subscriptions.take_given_up() {
+            let ticket = self.ticket();
+            self.send(Command::Unsubscribe { ticket, relation });
+        }
+        self.show(net);
+        self.subscriptions.progress(&self.engine, net, &self.tunables);
+        self.metrics.subscriptions.set(self.subscriptions.len() as i64);
+        self.letters(net) || more
+    }
+
+    /// Too much has changed while a snapshot came: another one, of a later time.
+    fn restart(&mut self, old: Ticket, net: &mut Connections) {
+        let ticket = self.ticket();
+        if let Some(subscription) = self.subscriptions.restart(old, ticket, self.peers(), net) {
+            let (relation, filter) = (subscription.relation.id, subscription.filter.clone());
+            self.send(Command::Contents { ticket, relation, filter });
+        }
+    }
+
+    /// Answers transactions whose effects are visible.
+    fn show(&mut self, net: &mut Connections) {
+        if self.visible.is_empty() {
+            return;
+        }
+        let mut finished: HashMap<RelationId, Time> = HashMap::new();
+        for visible in std::mem::take(&mut self.visible) {
+            // A relation that is gone has nothing to show any more.
+            let all = visible.relations.iter().all(|relation| {
+                let until = finished
+                    .entry(*relation)
+                    .or_insert_with(|| self.engine.finished(*relation).unwrap_or(Time::MAX));
+                *until >= visible.time
+            });
+            if all {
+                let body =
+                    crate::apply::Transacted { time: visible.time, deduplicated: visible.deduplicated };
+                net.ok(&visible.caller, &body);
+            } else {
+                self.visible.push(visible);
+            }
+        }
+    }
+
+    fn letters(&mut self, net: &mut Connections) -> bool {
+        let mut any = false;
+        while let Some((from, letter)) = self.mail.receive() {
+            any = true;
+            match letter {
+                Letter::Done(ticket, digest) => self.acknowledged(ticket, digest, net),
+                Letter::Report(ticket, report) => self.reported(ticket, from, report, net),
+            }
+        }
+        any
+    }
+
+    fn reported(&mut self, ticket: Ticket, from: WorkerIndex, report: Report, net: &mut Connections) {
+        let peers = self.peers();
+        let Some(Pending::Status { reports, .. }) = self.pending.get_mut(&ticket) else { return };
+        reports.push((from, report));
+        if reports.len() < peers {
+            return;
+        }
+        if let Some(Pending::Status { caller, mut reports }) = self.pending.remove(&ticket) {
+            reports.sort_by_key(|(worker, _)| *worker);
+            self.status(&caller, &reports, net);
+        }
+    }
+
+    fn status(&self, caller: &Caller, reports: &[(WorkerIndex, Report)], net: &mut Connections) {
+        let sum = |figure: fn(&Report) -> u64| reports.iter().map(|(_, report)| figure(report)).sum::<u64>();
+        let relation = |info: &std::sync::Arc<dataflow_engine::RelationInfo>| RelationStatus {
+            relation: RelationReply::new(info),
+            module: info.module.clone(),
+            finished: self.engine.finished(info.id),
+        };
+        let status = Status {
+            workers: reports
+                .iter()
+                .map(|(worker, report)| WorkerStatus { worker: worker.0, report })
+                .collect(),
+            clients: sum(|report| report.clients),
+            relations: self.engine.relations().iter().map(relation).collect(),
+            time: self.applied,
+            history: &self.history,
+            server: crate::requests::SERVER,
+            tunables: &self.tunables,
+            counters: BTreeMap::from([
+                ("rows", sum(|report| report.rows)),
+                ("dropped_rows", sum(|report| report.dropped_rows)),
+                ("subscriptions", sum(|report| report.subscriptions)),
+                ("turns", sum(|report| report.turns)),
+                ("parked_millis", sum(|report| report.parked_millis)),
+                ("dataflows", sum(|report| report.dataflows)),
+                ("traces", sum(|report| report.traces)),
+                ("updates", sum(|report| report.updates)),
+                ("trace_bytes", sum(|report| report.trace_bytes)),
+            ]),
+        };
+        net.ok(caller, &status);
+    }
+}

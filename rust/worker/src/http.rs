@@ -1,0 +1,55 @@
+//! What a browser, a probe and a Prometheus find on the clients' port.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use dataflow_net::http::{HttpRequest, HttpResponse};
+
+use crate::member::Member;
+use crate::process::Process;
+
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PAGE: &str = include_str!("console.html");
+
+/// Answers a plain request.
+pub(crate) fn respond(request: &HttpRequest, process: &Process, member: Option<&Member>) -> HttpResponse {
+    match request.path.as_str() {
+        "/" => HttpResponse::body("text/html; charset=utf-8", page(process, member)),
+        "/metrics" => HttpResponse::body(METRICS, process.metrics.encode()),
+        "/health/live" => HttpResponse::text(200, "live\n"),
+        "/health/ready" if process.formed.load(Ordering::Relaxed) && !process.shutdown_requested() => {
+            HttpResponse::text(200, "ready\n")
+        }
+        "/health/ready" => HttpResponse::text(503, "the cluster is not formed\n"),
+        path => HttpResponse::text(404, format!("nothing at {path}\n")),
+    }
+}
+
+/// The console: a self-contained page that then keeps itself up to date through a WebSocket.
+fn page(process: &Process, member: Option<&Member>) -> String {
+    let mut rows = String::new();
+    for relation in member.iter().flat_map(|member| member.engine.relations()) {
+        let kind = if relation.input.is_some() { "input" } else { "derived" };
+        let columns: Vec<String> =
+            relation.columns.iter().map(|column| format!("{}:{}", column.name, column.ty.name())).collect();
+        // Writing to a string cannot fail.
+        let _ = write!(
+            rows,
+            "<tr><td>{}</td><td>{kind}</td><td>{}</td><td>{}</td></tr>",
+            escaped(&relation.name),
+            escaped(&columns.join(", ")),
+            escaped(&relation.module)
+        );
+    }
+    let config = &process.config;
+    let state = if member.is_some() { "serving" } else { "waiting for the cluster to form" };
+    PAGE.replace("{{relations}}", &rows)
+        .replace("{{state}}", state)
+        .replace("{{workers}}", &(config.threads * config.processes).to_string())
+        .replace("{{processes}}", &config.processes.to_string())
+        .replace("{{server}}", crate::requests::SERVER)
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,34 @@
+//! The loop of a worker, its sequencer, sessions and mailboxes: the only room that sees both sockets and engine.
+//!
+//! * `run`: the loop, phase by phase; [`config`]: every number that can be set.
+//! * `connections`: the sockets that a worker owns; `requests`, `apply`, `emit`: what clients ask, from the message
+//!   to its place in the order, its effect, its results; `subscriptions`, `reads`, `backlog`: who waits for them.
+//! * [`sequencer`]: one order for the whole cluster; [`command`]: what goes through it; [`mail`]: what needs no order;
+//!   [`keys`]: the replicated table of idempotency keys.
+//! * [`host`]: starts and stops a process's workers; [`process`]: what they share, events for Python among it;
+//!   `mesh`, `formation`: how processes become a cluster.
+//! * `http`, [`metrics`]: what browsers, probes and Prometheus find.
+
+mod apply;
+mod backlog;
+mod catalog;
+pub mod command;
+pub mod config;
+mod connections;
+mod emit;
+pub mod error;
+mod formation;
+pub mod host;
+mod http;
+pub mod keys;
+pub mod mail;
+mod member;
+mod mesh;
+pub mod metrics;
+mod panics;
+pub mod process;
+mod reads;
+mod requests;
+mod run;
+pub mod sequencer;
+mod subscriptions;

@@ -1,0 +1,328 @@
+//! A worker as a member of a formed cluster: its dataflows, and the requests it owns.
+//!
+//! What the client's side of the loop knows is split over three files: `requests` takes them in, `apply` carries out
+//! what the sequencer released, `emit` gives results to those who wait for them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataflow_engine::Engine;
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
+use dataflow_protocol::request::{Change, Wait};
+use dataflow_protocol::symbols::{self, Collision};
+use timely::worker::Worker;
+
+use crate::catalog::{Catalog, RelationReply};
+use crate::command::{Command, Element, Letter, Report, Ticket};
+use crate::config::Tunables;
+use crate::connections::{Caller, Connections};
+use crate::keys::KeyTable;
+use crate::mail::Mail;
+use crate::metrics::WorkerMetrics;
+use crate::process::Process;
+use crate::reads::Read;
+use crate::sequencer::Sequencer;
+use crate::subscriptions::Subscriptions;
+
+/// A transaction of a client of this worker on its way through the sequencer.
+pub(crate) struct OwnTransaction {
+    pub(crate) caller: Caller,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) wait: Wait,
+    pub(crate) bytes: usize,
+}
+
+/// A transaction that is answered when its effect is visible.
+pub(crate) struct Visible {
+    pub(crate) caller: Caller,
+    pub(crate) time: Time,
+    pub(crate) deduplicated: bool,
+    pub(crate) relations: Vec<RelationId>,
+}
+
+/// What a client of this worker waits for.
+pub(crate) enum Pending {
+    /// A plan, or the plan's place in the order.
+    Register { caller: Caller, program: String, name: Option<String>, attempts: u64 },
+    /// The place in the order of a removal.
+    Unregister { caller: Caller },
+    /// The other workers' acknowledgements; this one has applied it.
+    Acknowledged { caller: Caller, done: Done },
+    /// Reports of all workers.
+    Status { caller: Caller, reports: Vec<(WorkerIndex, Report)> },
+    /// New tunables' place in the order.
+    Tune { caller: Caller },
+    /// The place in the order of the end of a subscription.
+    Unsubscribe { caller: Caller },
+    /// The contents of a relation.
+    Read(Read),
+    /// Python's description of a plan.
+    Explain { caller: Caller },
+    /// A shutdown is answered when it takes effect.
+    Shutdown { caller: Caller },
+}
+
+/// What an acknowledged request is answered with.
+pub(crate) enum Done {
+    Registered { name: String, relations: Vec<RelationReply>, time: Time },
+    Unregistered { time: Time },
+    Tuned(Tunables),
+}
+
+/// The part of a worker that exists once the cluster is formed.
+pub(crate) struct Member {
+    // Dropped in this order: what was made of the worker before the worker.
+    pub(crate) engine: Engine,
+    pub(crate) sequencer: Sequencer<Element>,
+    pub(crate) mail: Mail<Letter>,
+    pub(crate) worker: Worker,
+    pub(crate) process: Arc<Process>,
+    pub(crate) local: usize,
+    pub(crate) history: String,
+    pub(crate) metrics: WorkerMetrics,
+    pub(crate) tunables: Tunables,
+    pub(crate) catalog: Catalog,
+    pub(crate) keys: KeyTable,
+    /// What this turn has to tell all workers.
+    pub(crate) element: Element,
+    /// Elements under way: when each was sent.
+    pub(crate) sent: VecDeque<(Time, Instant)>,
+    pub(crate) transactions: VecDeque<OwnTransaction>,
+    pub(crate) visible: Vec<Visible>,
+    pub(crate) pending: HashMap<Ticket, Pending>,
+    /// Digests of the catalog with which workers have acknowledged.
+    acknowledgements: HashMap<Ticket, Vec<u64>>,
+    pub(crate) subscriptions: Subscriptions,
+    /// The dataflows are too far behind for more transactions; judged once a turn.
+    pub(crate) overloaded: bool,
+    /// The last time applied.
+    pub(crate) applied: Time,
+    /// The cluster was told to stop.
+    pub(crate) stopping: bool,
+    shutdown_sent: bool,
+    tickets: u64,
+}
+
+impl Member {
+    /// Builds the standing dataflows, in the same order on every worker.
+    pub(crate) fn new(mut worker: Worker, process: Arc<Process>, local: usize, history: u64) -> Self {
+        let own_process = process.config.process;
+        let threads = process.config.threads;
+        let sequencer = Sequencer::new(&mut worker, move |origin, element: &Element| {
+            if origin.0 / threads != own_process {
+                learn(&element.texts, |text| symbols::intern(text).map(drop));
+            }
+        });
+        let mail = Mail::new(&mut worker);
+        let engine = Engine::new(&mut worker);
+        let tunables = process.config.tunables.clone();
+        Member {
+            keys: KeyTable::new(tunables.key_retain as usize),
+            metrics: process.metrics.worker(local),
+            history: format!("{history:016x}"),
+            catalog: Catalog::default(),
+            element: Element::default(),
+            sent: VecDeque::new(),
+            transactions: VecDeque::new(),
+            visible: Vec::new(),
+            pending: HashMap::new(),
+            acknowledgements: HashMap::new(),
+            subscriptions: Subscriptions::default(),
+            overloaded: false,
+            applied: 0,
+            stopping: false,
+            shutdown_sent: false,
+            tickets: 0,
+            engine,
+            sequencer,
+            mail,
+            worker,
+            process,
+            local,
+            tunables,
+        }
+    }
+
+    pub(crate) fn index(&self) -> WorkerIndex {
+        WorkerIndex(self.worker.index())
+    }
+
+    pub(crate) fn peers(&self) -> usize {
+        self.worker.peers()
+    }
+
+    /// A number for a request; [`Process::answer`] finds the worker by it.
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets * self.process.config.threads as u64 + self.local as u64)
+    }
+
+    /// Adds a command to what goes out with this turn.
+    pub(crate) fn send(&mut self, command: Command) {
+        self.element.commands.push(command);
+    }
+
+    /// What a turn begins with.
+    pub(crate) fn refresh(&mut self) {
+        self.overloaded = self.is_behind();
+        if self.process.shutdown_requested() {
+            self.propose_shutdown();
+        }
+    }
+
+    /// Sends what the turn has collected, as one element; whether there was anything.
+    pub(crate) fn sequence(&mut self) -> bool {
+        if self.element.is_empty() {
+            return false;
+        }
+        let time = self.sequencer.push(std::mem::take(&mut self.element));
+        self.sent.push_back((time, Instant::now()));
+        true
+    }
+
+    /// Steps the dataflows, within the turn's budget; whether they would go on at once.
+    pub(crate) fn step(&mut self) -> bool {
+        let started = Instant::now();
+        let budget = Duration::from_micros(self.tunables.step_micros);
+        let mut active = false;
+        for _ in 0..self.tunables.steps_per_turn {
+            self.worker.step();
+            self.metrics.steps.inc();
+            active = self.sequencer.catch_up() || self.is_active();
+            if !active || self.sequencer.ready() || started.elapsed() >= budget {
+                break;
+            }
+        }
+        let took = started.elapsed().as_secs_f64();
+        if took > self.metrics.longest_step_seconds.get() {
+            self.metrics.longest_step_seconds.set(took);
+        }
+        active || self.sequencer.ready()
+    }
+
+    /// Steps, or parks if there is nothing to step.
+    pub(crate) fn park(&mut self) {
+        self.worker.step_or_park(Some(Duration::from_micros(self.tunables.park_micros)));
+        self.sequencer.catch_up();
+    }
+
+    /// Whether something waits for the next turn that nothing will wake the worker for.
+    pub(crate) fn has_work(&self) -> bool {
+        let relieved = self.overloaded && !self.is_behind();
+        relieved || !self.element.is_empty() || self.sequencer.ready() || self.is_active()
+    }
+
+    /// Whether a client that was behind could take more.
+    pub(crate) fn may_catch_up(&self, net: &Connections) -> bool {
+        self.subscriptions.may_catch_up(net, &self.tunables)
+    }
+
+    /// Whether more has been introduced than the dataflows have finished, by too much.
+    fn is_behind(&self) -> bool {
+        self.engine.unfinished_bytes() > self.tunables.inflight_bytes as usize
+    }
+
+    /// Whether an operator is to be scheduled.
+    fn is_active(&self) -> bool {
+        self.worker.activations().borrow().empty_for() == Some(Duration::ZERO)
+    }
+
+    /// Lets the cluster know, once, that this process was told to stop.
+    fn propose_shutdown(&mut self) {
+        if !self.shutdown_sent {
+            self.shutdown_sent = true;
+            self.send(Command::Shutdown { ticket: None });
+        }
+    }
+
+    /// Ends what clients wait for, when the cluster stops.
+    pub(crate) fn interrupt(&mut self, net: &mut Connections) {
+        let why = if self.process.failed() {
+            "a part of the cluster failed"
+        } else {
+            "the server is shutting down"
+        };
+        let error = ErrorBody::new(ErrorCode::Interrupted, why);
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            match pending {
+                Pending::Shutdown { caller } => net.ok(&caller, &serde_json::json!({})),
+                pending => net.error(pending.caller(), &error),
+            }
+        }
+        let waiting = std::mem::take(&mut self.visible).into_iter().map(|visible| visible.caller);
+        let unsent = std::mem::take(&mut self.transactions).into_iter().map(|own| own.caller);
+        for caller in waiting.chain(unsent) {
+            net.error(&caller, &error);
+        }
+        self.subscriptions.end_all(net, &error);
+    }
+
+    /// A worker has applied a command of this one's client; its acknowledgement may come before this worker has
+    /// applied the command itself.
+    pub(crate) fn acknowledged(&mut self, ticket: Ticket, digest: u64, net: &mut Connections) {
+        self.acknowledgements.entry(ticket).or_default().push(digest);
+        self.conclude(ticket, net);
+    }
+
+    /// Replies once all workers have acknowledged: from then on any of them knows what was changed.
+    ///
+    /// # Panics
+    ///
+    /// If the workers' catalogs differ: they would build different dataflows from here on.
+    pub(crate) fn conclude(&mut self, ticket: Ticket, net: &mut Connections) {
+        let all = self.acknowledgements.get(&ticket).is_some_and(|digests| digests.len() == self.peers());
+        if !all || !matches!(self.pending.get(&ticket), Some(Pending::Acknowledged { .. })) {
+            return;
+        }
+        let digests = self.acknowledgements.remove(&ticket).unwrap_or_default();
+        assert!(
+            digests.windows(2).all(|pair| pair[0] == pair[1]),
+            "workers disagree on the catalog: {digests:?}"
+        );
+        if let Some(Pending::Acknowledged { caller, done }) = self.pending.remove(&ticket) {
+            match &done {
+                Done::Registered { name, relations, time } => {
+                    let body = serde_json::json!({ "name": name, "relations": relations, "time": time });
+                    net.ok(&caller, &body);
+                }
+                Done::Unregistered { time } => net.ok(&caller, &serde_json::json!({ "time": time })),
+                Done::Tuned(tunables) => net.ok(&caller, tunables),
+            }
+            net.resume(caller.connection, ticket);
+        }
+    }
+}
+
+impl Pending {
+    pub(crate) fn caller(&self) -> &Caller {
+        match self {
+            Pending::Register { caller, .. }
+            | Pending::Unregister { caller }
+            | Pending::Acknowledged { caller, .. }
+            | Pending::Status { caller, .. }
+            | Pending::Tune { caller }
+            | Pending::Unsubscribe { caller }
+            | Pending::Explain { caller }
+            | Pending::Shutdown { caller } => caller,
+            Pending::Read(read) => &read.caller,
+        }
+    }
+}
+
+/// Takes note of texts that are announced to all processes: of the texts themselves when an element is received,
+/// since rows with their words may come from workers that are ahead; that everybody knows them, so that they needn't
+/// travel with rows or be announced again, only once the element is applied.
+///
+/// # Panics
+///
+/// If one has the same hash as another text of this process: words would mean different texts on different
+/// processes. It is a matter of 2^-64 a pair, and ends the generation.
+pub(crate) fn learn(texts: &[String], note: impl Fn(&str) -> Result<(), Collision>) {
+    for text in texts {
+        if let Err(collision) = note(text) {
+            panic!("an announced {collision}");
+        }
+    }
+}

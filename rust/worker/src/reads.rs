@@ -1,0 +1,82 @@
+//! Reads under way: the slices of a relation's contents on their way from all workers to the owner.
+
+use std::sync::Arc;
+
+use dataflow_engine::Changes;
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_protocol::ids::Time;
+use dataflow_protocol::request::Schema;
+use dataflow_protocol::response::read::{self, Contents};
+use dataflow_protocol::rows::RowBuf;
+
+use crate::connections::{Caller, Connections};
+
+/// A `read`, from its request to its reply.
+pub(crate) struct Read {
+    pub(crate) caller: Caller,
+    pub(crate) relation: Arc<Schema>,
+    limit: Option<u64>,
+    /// Its place in the order, once known.
+    time: Option<Time>,
+    rows: RowBuf,
+    copies: Vec<i64>,
+    missing: usize,
+    /// More has come than a reply may hold: the rest isn't kept.
+    overflown: bool,
+}
+
+impl Read {
+    pub(crate) fn new(caller: Caller, relation: Arc<Schema>, limit: Option<u64>, workers: usize) -> Self {
+        let rows = RowBuf::new(relation.columns.len());
+        Read {
+            caller,
+            relation,
+            limit,
+            time: None,
+            rows,
+            copies: Vec::new(),
+            missing: workers,
+            overflown: false,
+        }
+    }
+
+    pub(crate) fn begin(&mut self, time: Time) {
+        self.time = Some(time);
+    }
+
+    /// Adds a slice; whether it was the last.
+    pub(crate) fn add(&mut self, changes: &Changes, end: bool, max_bytes: usize) -> bool {
+        let enough = self.limit.is_some_and(|limit| self.rows.len() as u64 >= limit);
+        if !enough && !self.overflown {
+            changes.rows.iter().for_each(|row| self.rows.push(row));
+            self.copies.extend_from_slice(&changes.diffs);
+            // A row takes a byte at least in any encoding, and a column another one.
+            let least = self.rows.len() * (1 + self.relation.columns.len());
+            self.overflown = least > max_bytes && self.limit.is_none_or(|limit| limit as usize > max_bytes);
+        }
+        self.missing -= usize::from(end && self.missing > 0);
+        self.missing == 0
+    }
+
+    /// Replies.
+    pub(crate) fn finish(&self, net: &mut Connections, max_bytes: usize) {
+        let contents = Contents {
+            columns: &self.relation.columns,
+            rows: &self.rows,
+            copies: &self.copies,
+            limit: self.limit,
+            time: self.time.unwrap_or_default(),
+        };
+        if self.overflown {
+            let message =
+                format!("the contents of {:?} are larger than {max_bytes} bytes", self.relation.name);
+            let hint =
+                "Narrow it with `where` or `limit`, or subscribe: a snapshot is sent in parts.".to_owned();
+            return net.error(&self.caller, &ErrorBody::new(ErrorCode::TooLarge, message).with_hint(hint));
+        }
+        match read::reply(self.caller.encoding, &self.caller.id, &contents, max_bytes) {
+            Ok(bytes) => net.reply(&self.caller, bytes),
+            Err(error) => net.error(&self.caller, &error),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Requests, from a message to what goes to the sequencer, to Python, or straight back.
+
+use dataflow_net::connection::{ConnectionId, Message};
+use dataflow_protocol::encoding::Encoding;
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_protocol::request::{self, Change, Decoded, Request, Setting, Subscribe, Wait};
+use dataflow_protocol::symbols;
+use serde::Serialize;
+
+use crate::command::{Command, Ticket, Transaction, tuned};
+use crate::connections::{Caller, Connections};
+use crate::keys::{Key, digest};
+use crate::member::{Member, OwnTransaction, Pending, learn};
+use crate::process::{Answer, Event};
+use crate::reads::Read;
+use crate::subscriptions::Subscription;
+
+/// Longest name of a module or key that is accepted, in bytes.
+const MAX_NAME: usize = 1 << 10;
+
+/// What the server calls itself.
+pub(crate) const SERVER: &str = concat!("dataflow-serve ", env!("CARGO_PKG_VERSION"));
+
+#[derive(Serialize)]
+struct Hello<'a> {
+    version: u64,
+    server: &'static str,
+    worker: usize,
+    workers: usize,
+    process: usize,
+    processes: usize,
+    time: u64,
+    history: &'a str,
+}
+
+/// Whether the request was taken, or must be the connection's first in a later turn.
+pub(crate) enum Taken {
+    /// It is under way or answered.
+    Yes,
+    /// Not now.
+    Later(Decoded),
+}
+
+impl Member {
+    /// Acts on a message; it may turn out to be one for a later turn.
+    pub(crate) fn message(&mut self, id: ConnectionId, message: &Message, net: &mut Connections) {
+        match request::decode(&message.bytes, message.encoding, &self.catalog) {
+            Ok(mut decoded) => {
+                self.announce(&mut decoded.symbols);
+                self.request(id, message.encoding, decoded, net);
+            }
+            Err(mut rejected) => {
+                self.announce(&mut rejected.symbols);
+                let caller = Caller { connection: id, id: rejected.id, encoding: message.encoding };
+                net.error(&caller, &rejected.error);
+            }
+        }
+    }
+
+    /// Texts that a client brought go out with this turn's element; a process that is alone has told itself.
+    fn announce(&mut self, texts: &mut Vec<String>) {
+        if self.process.config.processes == 1 {
+            learn(texts, |text| symbols::announced(text).map(drop));
+        } else {
+            self.element.texts.append(texts);
+        }
+    }
+
+    /// Acts on a request, or holds it for a later turn.
+    pub(crate) fn request(
+        &mut self,
+        id: ConnectionId,
+        encoding: Encoding,
+        decoded: Decoded,
+        net: &mut Connections,
+    ) {
+        if let Taken::Later(decoded) = self.take(id, encoding, decoded, net) {
+            let at_once = matches!(decoded.request, Request::Transact { .. }) && !self.overloaded;
+            net.hold(id, encoding, decoded, at_once);
+        }
+    }
+
+    fn take(
+        &mut self,
+        connection: ConnectionId,
+        encoding: Encoding,
+        decoded: Decoded,
+        net: &mut Connections,
+    ) -> Taken {
+        let now = match decoded.request {
+            Request::Transact { .. } => self.may_transact(connection, net),
+            // What the connection asked for earlier may need what is to go.
+            Request::Unregister { .. } => {
+                net.session(connection).is_none_or(|session| session.unanswered <= 1)
+            }
+            _ => true,
+        };
+        if !now {
+            return Taken::Later(decoded);
+        }
+        let caller = Caller { connection, id: decoded.id, encoding };
+        match decoded.request {
+            Request::Hello { .. } => net.ok(&caller, &self.hello()),
+            Request::Ping => net.ok(&caller, &serde_json::json!({ "time": self.applied })),
+            Request::Register { program, name } => self.register(caller, program, name, net),
+            Request::Unregister { name } => {
+                self.control(
+                    caller,
+                    net,
+                    |caller| Pending::Unregister { caller },
+                    |ticket| Command::Unregister { ticket, name },
+                );
+            }
+            Request::Transact { changes, key, wait } => {
+                self.transact(caller, changes, key.as_deref(), wait, net)
+            }
+            Request::Subscribe(subscribe) => self.subscribe(caller, subscribe, net),
+            Request::Unsubscribe { sub } => self.unsubscribe(caller, sub, net),
+            Request::Read { relation, filter, limit } => {
+                let ticket = self.ticket();
+                self.as_of(connection, net);
+                self.send(Command::Contents { ticket, relation: relation.id, filter });
+                let read = Read::new(caller, relation, limit, self.peers());
+                self.pending.insert(ticket, Pending::Read(read));
+            }
+            Request::Explain { relation } => self.explain(caller, &relation, net),
+            Request::Status => {
+                let ticket = self.ticket();
+                self.send(Command::Status { ticket });
+                self.pending.insert(ticket, Pending::Status { caller, reports: Vec::new() });
+            }
+            Request::Tune { settings } => self.tune(caller, settings, net),
+            Request::Shutdown => {
+                let ticket = self.ticket();
+                self.send(Command::Shutdown { ticket: Some(ticket) });
+                self.pending.insert(ticket, Pending::Shutdown { caller });
+            }
+        }
+        Taken::Yes
+    }
+
+    fn hello(&self) -> Hello<'_> {
+        Hello {
+            version: request::VERSION,
+            server: SERVER,
+            worker: self.index().0,
+            workers: self.peers(),
+            process: self.process.config.process,
+            processes: self.process.config.processes,
+            time: self.applied,
+            history: &self.history,
+        }
+    }
+
+    /// A transaction may go out unless an earlier request of the connection has asked for something as of the time
+    /// it would get, or the dataflows are too far behind.
+    fn may_transact(&self, id: ConnectionId, net: &mut Connections) -> bool {
+        let asked = net.session(id).and_then(|session| session.asked_as_of);
+        asked != Some(self.sequencer.counter()) && !self.overloaded
+    }
+
+    /// The connection asks for something as of the time that this turn's element will get.
+    fn as_of(&self, id: ConnectionId, net: &mut Connections) {
+        if let Some(session) = net.session(id) {
+            session.asked_as_of = Some(self.sequencer.counter());
+        }
+    }
+
+    /// Sends a command that the connection waits for before its next request is read.
+    fn control(
+        &mut self,
+        caller: Caller,
+        net: &mut Connections,
+        pending: impl FnOnce(Caller) -> Pending,
+        command: impl FnOnce(Ticket) -> Command,
+    ) {
+        let ticket = self.ticket();
+        net.suspend(caller.connection, ticket);
+        self.send(command(ticket));
+        self.pending.insert(ticket, pending(caller));
+    }
+
+    fn register(&mut self, caller: Caller, program: String, name: Option<String>, net: &mut Connections) {
+        if name.as_ref().is_some_and(|name| name.is_empty() || name.len() > MAX_NAME) {
+            let message = format!("a module's name must have 1 to {MAX_NAME} bytes");
+            return net.error(&caller, &ErrorBody::incorrect(message));
+        }
+        let ticket = self.ticket();
+        net.suspend(caller.connection, ticket);
+        self.plan(ticket, caller, program, name, 0, net);
+    }
+
+    /// Asks Python for a plan.
+    pub(crate) fn plan(
+        &mut self,
+        ticket: Ticket,
+        caller: Caller,
+        program: String,
+        name: Option<String>,
+        attempts: u64,
+        net: &mut Connections,
+    ) {
+        if self.process.ask(Event::Register { ticket, program: program.clone(), name: name.clone() }) {
+            self.pending.insert(ticket, Pending::Register { caller, program, name, attempts });
+        } else {
+            net.error(&caller, &ErrorBody::new(ErrorCode::Busy, "too many programs wait to be planned"));
+            net.resume(caller.connection, ticket);
+        }
+    }
+
+    fn explain(&mut self, caller: Caller, relation: &request::Schema, net: &mut Connections) {
+        let plan = self.engine.plan_of(relation.id).and_then(|plan| serde_json::to_string(&*plan).ok());
+        let Some(plan) = plan else {
+            return net
+                .error(&caller, &ErrorBody::not_found(format!("no plan of relation {:?}", relation.name)));
+        };
+        let ticket = self.ticket();
+        if self.process.ask(Event::Explain { ticket, relation: relation.name.clone(), plan }) {
+            self.pending.insert(ticket, Pending::Explain { caller });
+        } else {
+            net.error(&caller, &ErrorBody::new(ErrorCode::Busy, "too many requests wait to be explained"));
+        }
+    }
+
+    /// Acts on what Python says.
+    pub(crate) fn answer(&mut self, ticket: Ticket, answer: Answer, net: &mut Connections) {
+        match (self.pending.remove(&ticket), answer) {
+            (Some(Pending::Register { caller, program, name, attempts }), Answer::Plan(plan)) => {
+                self.send(Command::Register { ticket, plan });
+                self.pending.insert(ticket, Pending::Register { caller, program, name, attempts });
+            }
+            (Some(Pending::Explain { caller }), Answer::Explanation(tree)) => {
+                match serde_json::from_str::<serde_json::Value>(&tree) {
+                    Ok(plan) => net.ok(&caller, &serde_json::json!({ "plan": plan })),
+                    Err(error) => {
+                        tracing::error!(%error, "the planner's explanation is not JSON");
+                        net.error(
+                            &caller,
+                            &ErrorBody::new(ErrorCode::Fault, "the plan could not be explained"),
+                        );
+                    }
+                }
+            }
+            (Some(pending), answer) => {
+                let error = match answer {
+                    Answer::Rejected(error) => error,
+                    _ => ErrorBody::new(ErrorCode::Fault, "the planner gave an answer to another question"),
+                };
+                net.error(pending.caller(), &error);
+                net.resume(pending.caller().connection, ticket);
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn transact(
+        &mut self,
+        caller: Caller,
+        changes: Vec<Change>,
+        key: Option<&str>,
+        wait: Wait,
+        net: &mut Connections,
+    ) {
+        if key.is_some_and(|key| key.is_empty() || key.len() > MAX_NAME) {
+            let message = format!("a transaction's key must have 1 to {MAX_NAME} bytes");
+            return net.error(&caller, &ErrorBody::incorrect(message));
+        }
+        let changes = merged(changes);
+        let key = key.map(|key| Key { name: digest(&key), content: content(&changes) });
+        let relations = changes.iter().map(|change| change.relation.id).collect();
+        self.element.transactions.push(Transaction { relations, key });
+        let bytes =
+            64 + changes.iter().map(|change| change.insert.bytes() + change.delete.bytes()).sum::<usize>();
+        if let Some(session) = net.session(caller.connection) {
+            session.waiting_bytes += bytes;
+        }
+        self.transactions.push_back(OwnTransaction { caller, changes, wait, bytes });
+    }
+
+    fn subscribe(&mut self, caller: Caller, subscribe: Subscribe, net: &mut Connections) {
+        let ticket = self.ticket();
+        let Some(session) = net.session(caller.connection) else { return };
+        let sub = session.next_sub;
+        session.next_sub += 1;
+        session.subs.insert(sub, ticket);
+        self.as_of(caller.connection, net);
+        let Subscribe { relation, snapshot, progress, filter, since } = subscribe;
+        // No history is kept: who was here before starts again from the contents.
+        let snapshot = snapshot || since.is_some();
+        self.send(Command::Subscribe { ticket, relation: relation.id });
+        if snapshot {
+            self.send(Command::Contents { ticket, relation: relation.id, filter: filter.clone() });
+        }
+        let mut subscription =
+            Subscription::new(caller, sub, relation, filter, snapshot, self.peers()).with_progress(progress);
+        subscription.resync = since.is_some();
+        self.subscriptions.add(ticket, subscription);
+    }
+
+    fn unsubscribe(&mut self, caller: Caller, sub: u64, net: &mut Connections) {
+        let ticket = net.session(caller.connection).and_then(|session| session.subs.remove(&sub));
+        let Some(subscription) = ticket.and_then(|ticket| self.subscriptions.remove(ticket)) else {
+            return net
+                .error(&caller, &ErrorBody::not_found(format!("no subscription {sub} on this connection")));
+        };
+        let ticket = self.ticket();
+        self.send(Command::Unsubscribe { ticket, relation: subscription.relation.id });
+        self.pending.insert(ticket, Pending::Unsubscribe { caller });
+    }
+
+    /// Ends the subscriptions of connections that are gone.
+    pub(crate) fn drop_orphans(&mut self, net: &mut Connections) {
+        for orphan in net.take_orphans() {
+            if let Some(subscription) = self.subscriptions.remove(orphan) {
+                let ticket = self.ticket();
+                self.send(Command::Unsubscribe { ticket, relation: subscription.relation.id });
+            }
+        }
+    }
+
+    fn tune(&mut self, caller: Caller, settings: Vec<(String, Setting)>, net: &mut Connections) {
+        let integer = |(name, setting): (String, Setting)| match setting {
+            Setting::Integer(value) if value >= 0 => Ok((name, value as u64)),
+            _ => Err(format!("tunable {name:?} must be a non-negative integer")),
+        };
+        let values = settings.into_iter().map(integer).collect::<Result<Vec<_>, _>>();
+        match values.and_then(|values| tuned(&self.tunables, &values).map(|_| values)) {
+            Ok(values) => {
+                self.control(
+                    caller,
+                    net,
+                    |caller| Pending::Tune { caller },
+                    |ticket| Command::Tune { ticket, values },
+                );
+            }
+            Err(message) => net.error(&caller, &ErrorBody::incorrect(message)),
+        }
+    }
+}
+
+/// One change a relation: a transaction's deletes come before its inserts wherever they stand.
+fn merged(changes: Vec<Change>) -> Vec<Change> {
+    let mut merged: Vec<Change> = Vec::with_capacity(changes.len());
+    for change in changes {
+        match merged.iter_mut().find(|other| other.relation.id == change.relation.id) {
+            Some(earlier) => {
+                change.insert.iter().for_each(|row| earlier.insert.push(row));
+                change.delete.iter().for_each(|row| earlier.delete.push(row));
+            }
+            None => merged.push(change),
+        }
+    }
+    merged
+}
+
+/// A digest of what a transaction does, whichever encoding it came in.
+fn content(changes: &[Change]) -> u128 {
+    let rows = |change: &Change| {
+        (
+            change.relation.id,
+            change.delete.len(),
+            change.delete.words().to_vec(),
+            change.insert.words().to_vec(),
+        )
+    };
+    digest(&changes.iter().map(rows).collect::<Vec<_>>())
+}

@@ -1,0 +1,399 @@
+//! Workers of one and of two processes behind real sockets, with this file in Python's place.
+//!
+//! What a client may rely on: the order of its own requests, one order for all, transactions once a key, subscriptions
+//! that reach every owner, an end that all processes share.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_worker::config::Config;
+use dataflow_worker::host::Host;
+use dataflow_worker::process::{Answer, Ending, Event};
+use mio::unix::SourceFd;
+use serde_json::{Value, json};
+
+const FAR_TOO_LONG: Duration = Duration::from_secs(60);
+
+/// A process of a cluster, and a planner that knows one kind of program: the name of an input relation of a number.
+struct Process {
+    host: Arc<Host>,
+    formed: mpsc::Receiver<()>,
+    planner: Option<JoinHandle<Ending>>,
+}
+
+impl Process {
+    fn start(config: Config) -> Self {
+        let host = Arc::new(Host::start(config).expect("the workers start"));
+        let (tell, formed) = mpsc::channel();
+        let planner = {
+            let host = Arc::clone(&host);
+            std::thread::spawn(move || attend(&host, &tell))
+        };
+        Process { host, formed, planner: Some(planner) }
+    }
+
+    fn alone(threads: usize) -> Self {
+        let process = Process::start(Config { listen: "127.0.0.1:0".into(), threads, ..Config::default() });
+        process.wait_formed();
+        process
+    }
+
+    /// Processes that know each other, one thread each.
+    fn cluster(processes: usize) -> Vec<Self> {
+        let held: Vec<_> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mesh: Vec<_> = held.iter().map(|each| each.local_addr().unwrap().to_string()).collect();
+        drop(held);
+        let config = |process| Config {
+            listen: "127.0.0.1:0".into(),
+            processes,
+            process,
+            mesh: mesh.clone(),
+            secret: Some("between us".into()),
+            ..Config::default()
+        };
+        let cluster: Vec<_> = (0..processes).map(|process| Process::start(config(process))).collect();
+        cluster.iter().for_each(Process::wait_formed);
+        cluster
+    }
+
+    fn wait_formed(&self) {
+        self.formed.recv_timeout(FAR_TOO_LONG).expect("the cluster forms");
+        assert!(self.host.is_formed());
+    }
+
+    fn client(&self) -> Client {
+        Client::new(TcpStream::connect(self.host.address()).expect("the port is open"))
+    }
+
+    fn ending(mut self) -> Ending {
+        self.planner.take().expect("asked for once").join().expect("the planner ends")
+    }
+}
+
+/// Answers events until the last one, like Python's orchestrator.
+fn attend(host: &Host, formed: &mpsc::Sender<()>) -> Ending {
+    let fd = host.event_fd();
+    let mut poll = mio::Poll::new().unwrap();
+    poll.registry().register(&mut SourceFd(&fd), mio::Token(0), mio::Interest::READABLE).unwrap();
+    let mut ready = mio::Events::with_capacity(1);
+    loop {
+        for event in host.drain() {
+            match event {
+                Event::Register { ticket, program, name } if program.chars().all(char::is_alphanumeric) => {
+                    host.answer(ticket, Answer::Plan(plan(&program, name.as_deref())));
+                }
+                Event::Register { ticket, .. } => {
+                    let error = ErrorBody::incorrect("no such program").with_position(1, 2);
+                    host.answer(ticket, Answer::Rejected(error));
+                }
+                Event::Explain { ticket, .. } => {
+                    host.answer(ticket, Answer::Explanation(json!({"op": "get"}).to_string()));
+                }
+                Event::Stopped(ending) => {
+                    assert_eq!(host.join(FAR_TOO_LONG), Some(ending.clone()));
+                    return ending;
+                }
+                Event::Formed => drop(formed.send(())),
+                Event::Registered { .. } | Event::Unregistered { .. } => {}
+            }
+        }
+        poll.poll(&mut ready, Some(FAR_TOO_LONG)).unwrap();
+    }
+}
+
+fn plan(relation: &str, name: Option<&str>) -> String {
+    let column = json!({"name": "x", "type": "number"});
+    json!({
+        "version": 1, "name": name.unwrap_or(relation), "digest": relation, "imports": [], "nodes": [], "strata": [],
+        "relations": [{"name": relation, "columns": [column], "input": "set", "output": false}],
+    })
+    .to_string()
+}
+
+/// A client that speaks JSON lines.
+struct Client {
+    socket: TcpStream,
+    lines: BufReader<TcpStream>,
+    pushed: Vec<Value>,
+}
+
+impl Client {
+    fn new(socket: TcpStream) -> Self {
+        socket.set_read_timeout(Some(FAR_TOO_LONG)).unwrap();
+        Client { lines: BufReader::new(socket.try_clone().unwrap()), socket, pushed: Vec::new() }
+    }
+
+    fn send(&mut self, request: &Value) {
+        self.socket.write_all(format!("{request}\n").as_bytes()).unwrap();
+    }
+
+    fn receive(&mut self) -> Value {
+        let mut line = String::new();
+        assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "closed by the server");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// The reply to `id`; what is pushed meanwhile is kept.
+    fn reply(&mut self, id: u64) -> Value {
+        loop {
+            let message = self.receive();
+            if message["id"] == json!(id) {
+                return message;
+            }
+            assert!(message.get("sub").is_some(), "unexpected {message}");
+            self.pushed.push(message);
+        }
+    }
+
+    fn call(&mut self, op: &str, fields: Value) -> Value {
+        let mut request = fields;
+        request["id"] = json!(0);
+        request["op"] = json!(op);
+        self.send(&request);
+        self.reply(0)
+    }
+
+    fn ok(&mut self, op: &str, fields: Value) -> Value {
+        let reply = self.call(op, fields);
+        assert!(reply.get("ok").is_some(), "{op}: {reply}");
+        reply["ok"].clone()
+    }
+
+    fn error(&mut self, op: &str, fields: Value) -> Value {
+        self.call(op, fields)["error"]["code"].clone()
+    }
+
+    fn push(&mut self) -> Value {
+        if self.pushed.is_empty() { self.receive() } else { self.pushed.remove(0) }
+    }
+
+    /// The rows of a snapshot, however many messages it comes in.
+    fn snapshot(&mut self, time: &Value) -> Vec<Value> {
+        let mut rows = Vec::new();
+        loop {
+            let part = self.push();
+            assert_eq!((&part["snapshot"], &part["time"]), (&json!(true), time), "{part}");
+            rows.extend(part["changes"].as_array().unwrap().iter().cloned());
+            if part.get("more").is_none() {
+                return rows;
+            }
+        }
+    }
+
+    fn insert(&mut self, relation: &str, number: i64) -> u64 {
+        let changes = json!([{"relation": relation, "insert": [[number]]}]);
+        self.ok("transact", json!({"changes": changes}))["time"].as_u64().unwrap()
+    }
+}
+
+#[test]
+fn neighbouring_connections_have_different_owners() {
+    let process = Process::alone(2);
+    let owners: Vec<_> =
+        (0..4).map(|_| process.client().ok("hello", json!({"version": 1}))["worker"].clone()).collect();
+    assert_ne!(owners[0], owners[1]);
+    assert_eq!((&owners[0], &owners[1]), (&owners[2], &owners[3]));
+}
+
+#[test]
+fn a_connection_cannot_overtake_itself() {
+    for threads in 1..=3 {
+        let process = Process::alone(threads);
+        let mut client = process.client();
+        let rows = |number: i64| json!([{"relation": "e", "insert": [[number]]}]);
+        for request in [
+            json!({"id": 1, "op": "register", "program": "e"}),
+            json!({"id": 2, "op": "transact", "changes": rows(1)}),
+            json!({"id": 3, "op": "read", "relation": "e"}),
+            json!({"id": 4, "op": "transact", "changes": rows(2)}),
+            json!({"id": 5, "op": "read", "relation": "e"}),
+            json!({"id": 6, "op": "unregister", "name": "e"}),
+            json!({"id": 7, "op": "read", "relation": "e"}),
+        ] {
+            client.send(&request);
+        }
+        // Replies may overtake one another.
+        let mut replies: Vec<Value> = (1..=7).map(|_| client.receive()).collect();
+        replies.sort_by_key(|reply| reply["id"].as_u64());
+        let times: Vec<u64> =
+            replies[..6].iter().map(|reply| reply["ok"]["time"].as_u64().unwrap()).collect();
+        assert!(times.is_sorted(), "{times:?}");
+        assert!(times[0] < times[1] && times[2] < times[3], "{times:?}");
+        assert_eq!(replies[2]["ok"]["rows"], json!([[1]]));
+        assert_eq!(replies[4]["ok"]["rows"].as_array().map(Vec::len), Some(2));
+        assert_eq!(replies[6]["error"]["code"], "not-found");
+    }
+}
+
+#[test]
+fn acknowledged_writes_are_seen_by_whoever_asks_next() {
+    let process = Process::alone(3);
+    let mut clients: Vec<Client> = (0..3).map(|_| process.client()).collect();
+    clients[0].ok("register", json!({"program": "e"}));
+    for round in 0..60 {
+        let time = clients[round % 3].insert("e", round as i64);
+        let read = clients[(round + 1) % 3].ok("read", json!({"relation": "e"}));
+        assert_eq!(read["rows"].as_array().map(Vec::len), Some(round + 1));
+        assert!(read["time"].as_u64() >= Some(time));
+    }
+}
+
+#[test]
+fn a_key_has_effect_once_whoever_repeats_it() {
+    let process = Process::alone(2);
+    let (mut one, mut two) = (process.client(), process.client());
+    one.ok("register", json!({"program": "e"}));
+    let keyed = |number: i64| json!({"key": "k", "changes": [{"relation": "e", "insert": [[number]]}]});
+    let first = one.ok("transact", keyed(1));
+    one.ok("transact", json!({"changes": [{"relation": "e", "delete": [[1]]}]}));
+    let again = two.ok("transact", keyed(1));
+    assert_eq!((&again["time"], &again["deduplicated"]), (&first["time"], &json!(true)));
+    assert_eq!(two.error("transact", keyed(2)), "conflict");
+    assert_eq!(two.ok("read", json!({"relation": "e"}))["rows"], json!([]));
+    assert_eq!(one.error("transact", json!({"key": "", "changes": []})), "incorrect");
+}
+
+#[test]
+fn subscribers_of_every_owner_get_snapshot_steps_and_end() {
+    let process = Process::alone(3);
+    let mut clients: Vec<Client> = (0..6).map(|_| process.client()).collect();
+    clients[0].ok("register", json!({"program": "e"}));
+    clients[0].insert("e", 1);
+    let starts: Vec<Value> = (0..6)
+        .map(|i| {
+            clients[i].ok("subscribe", json!({"relation": "e", "snapshot": i % 2 == 0, "where": {"x": 1}}))
+        })
+        .collect();
+    let time = clients[1].insert("e", 2);
+    let gone =
+        clients[1].ok("transact", json!({"changes": [{"relation": "e", "delete": [[1]]}]}))["time"].clone();
+    assert!(gone.as_u64() > Some(time));
+    for (index, (client, start)) in clients.iter_mut().zip(&starts).enumerate() {
+        if index % 2 == 0 {
+            assert_eq!(client.snapshot(&start["time"]), [json!([[1], 1])]);
+        }
+        assert_eq!(client.push(), json!({"sub": 1, "time": gone, "changes": [[[1], -1]]}), "2 doesn't pass");
+    }
+    let ended = clients[3].ok("unsubscribe", json!({"sub": 1}));
+    assert!(ended["time"].as_u64() > gone.as_u64());
+    assert_eq!(clients[3].error("unsubscribe", json!({"sub": 1})), "not-found");
+    clients[0].ok("unregister", json!({"name": "e"}));
+    for index in [0, 1, 2, 4, 5] {
+        assert_eq!(clients[index].push()["error"]["code"], "not-found");
+    }
+    clients[3].ok("ping", json!({}));
+    assert!(clients[3].pushed.is_empty());
+}
+
+#[test]
+fn what_python_refuses_reaches_the_client_as_it_is() {
+    let process = Process::alone(1);
+    let mut client = process.client();
+    let refused = client.call("register", json!({"program": "not a name"}));
+    assert_eq!(refused["error"]["at"], json!({"line": 1, "column": 2}));
+    client.ok("register", json!({"program": "e", "name": "m"}));
+    assert_eq!(client.error("register", json!({"program": "f", "name": "m"})), "conflict");
+    assert_eq!(client.ok("explain", json!({"relation": "e"}))["plan"], json!({"op": "get"}));
+}
+
+#[test]
+fn tunables_are_set_on_all_workers_or_not_at_all() {
+    let process = Process::alone(2);
+    let (mut one, mut two) = (process.client(), process.client());
+    assert_eq!(one.ok("tune", json!({"steps_per_turn": 3}))["steps_per_turn"], 3);
+    assert_eq!(two.ok("status", json!({}))["tunables"]["steps_per_turn"], 3);
+    assert_eq!(two.error("tune", json!({"park_micros": 7, "steps_per_turn": 0})), "incorrect");
+    assert_eq!(one.ok("status", json!({}))["tunables"]["park_micros"], 100_000);
+}
+
+#[test]
+fn processes_form_a_cluster_that_works_and_stops_as_one() {
+    let cluster = Process::cluster(3);
+    let mut clients: Vec<Client> = cluster.iter().map(Process::client).collect();
+    let hellos: Vec<Value> =
+        clients.iter_mut().map(|client| client.ok("hello", json!({"version": 1}))).collect();
+    assert!(hellos.iter().all(|hello| hello["history"] == hellos[0]["history"] && hello["workers"] == 3));
+    clients[2].ok("register", json!({"program": "e"}));
+    let time = clients[0].ok("subscribe", json!({"relation": "e"}))["time"].clone();
+    assert!(clients[0].snapshot(&time).is_empty());
+    for round in 0..30 {
+        let time = clients[round % 3].insert("e", round as i64);
+        assert_eq!(clients[0].push(), json!({"sub": 1, "time": time, "changes": [[[round], 1]]}));
+    }
+    assert_eq!(clients[1].ok("shutdown", json!({})), json!({}));
+    assert_eq!(clients[0].push()["error"]["code"], ErrorCode::Interrupted.name());
+    assert!(cluster.into_iter().all(|process| process.ending() == Ending::Clean));
+}
+
+#[test]
+fn until_the_cluster_is_formed_everything_is_unavailable() {
+    let mesh = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = mesh.local_addr().unwrap().to_string();
+    drop(mesh);
+    let config = Config {
+        listen: "127.0.0.1:0".into(),
+        processes: 2,
+        mesh: vec![address, "127.0.0.1:1".into()],
+        ..Config::default()
+    };
+    let process = Process::start(config);
+    let mut client = process.client();
+    let refused = client.call("hello", json!({"version": 1}));
+    assert_eq!(
+        (&refused["error"]["code"], &refused["error"]["retry"]),
+        (&json!("unavailable"), &json!(true))
+    );
+    process.host.shutdown();
+    assert_eq!(process.ending(), Ending::Clean);
+}
+
+#[test]
+fn clients_that_vanish_leave_nothing() {
+    let process = Process::alone(2);
+    let mut client = process.client();
+    client.ok("register", json!({"program": "e"}));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mut writer = process.client();
+        let done = &done;
+        scope.spawn(move || {
+            let mut number = 0;
+            while !done.load(Ordering::SeqCst) {
+                number += 1;
+                writer.insert("e", number);
+            }
+        });
+        for _ in 0..50 {
+            let mut fleeting = process.client();
+            fleeting.send(&json!({"id": 1, "op": "subscribe", "relation": "e"}));
+            fleeting.socket.write_all(b"{\"id\":2,\"op\":\"rea").unwrap();
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    loop {
+        let status = client.ok("status", json!({}));
+        if status["clients"] == 1 && status["counters"]["subscriptions"] == 0 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused() {
+    let start = |config: Config| {
+        Host::start(Config { listen: "127.0.0.1:0".into(), ..config }).err().map(|e| e.to_string())
+    };
+    assert!(start(Config { threads: 0, ..Config::default() }).unwrap().contains("at least one"));
+    assert!(start(Config { process: 1, ..Config::default() }).unwrap().contains("process 1 of 1"));
+    assert!(start(Config { processes: 2, ..Config::default() }).unwrap().contains("mesh addresses"));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    assert!(
+        Host::start(Config { listen, ..Config::default() }).err().unwrap().to_string().contains("listen")
+    );
+}

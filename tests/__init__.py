@@ -1,0 +1,1 @@
+"""Tests of dataflow-serve; see README.md here for the suites."""

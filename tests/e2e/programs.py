@@ -1,0 +1,266 @@
+"""Programs that together use every part of the language that a server runs, one part each as far as possible.
+
+Every one is fed random inserts and deletes of its input relations and compared with the naive evaluator after
+each transaction (`test_programs.py`), and is run as a batch as well (`test_batch.py`).
+"""
+
+from __future__ import annotations
+
+PROGRAMS: dict[str, str] = {
+    "copy": """
+        .decl e(x: number, y: symbol)
+        .input e
+        .output e
+    """,
+    "join": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl f(x: number, s: symbol)
+        .input f
+        .decl j(s: symbol, t: symbol)
+        j(s, t) :- e(x, y), f(x, s), f(y, t).
+        .output j
+    """,
+    "self_join_repeated_variables": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl loop(x: number)
+        loop(x) :- e(x, x).
+        .decl triangle(x: number, y: number, z: number)
+        triangle(x, y, z) :- e(x, y), e(y, z), e(z, x).
+        .output loop
+        .output triangle
+    """,
+    "constants_and_wildcards": """
+        .decl f(x: number, s: symbol, b: bool)
+        .input f
+        .decl named(x: number)
+        named(x) :- f(x, "a", _).
+        .decl yes(s: symbol)
+        yes(s) :- f(_, s, true).
+        .decl some()
+        some() :- f(1, _, _).
+        .output named
+        .output yes
+        .output some
+    """,
+    "comparisons": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl f(s: symbol, v: float)
+        .input f
+        .decl less(x: number, y: number)
+        less(x, y) :- e(x, y), x < y.
+        .decl within(x: number)
+        within(x) :- e(x, y), x != y, x >= -1, y <= 2.
+        .decl before(s: symbol, t: symbol)
+        before(s, t) :- f(s, v), f(t, w), s < t, v > w.
+        .output less
+        .output within
+        .output before
+    """,
+    "arithmetic": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl u(a: unsigned, v: float)
+        .input u
+        .decl sums(x: number, y: number, z: number)
+        sums(x + y, x - y, x * 2 + -y) :- e(x, y).
+        .decl quotient(x: number, q: number, r: number)
+        quotient(x, x / y, x % y) :- e(x, y).
+        .decl halves(v: float, w: float)
+        halves(v, v / 2.0) :- u(_, v), v >= 0.0.
+        .decl bits(a: unsigned, b: unsigned)
+        bits(a, a band 3u) :- u(a, _).
+        .output sums
+        .output quotient
+        .output halves
+        .output bits
+    """,
+    "text": """
+        .decl f(s: symbol, x: number)
+        .input f
+        .decl pair(s: symbol, n: number)
+        pair(cat(s, cat("-", t)), strlen(s)) :- f(s, x), f(t, x), s != t.
+        .decl shown(s: symbol)
+        shown(to_string(x)) :- f(_, x).
+        .decl parsed(s: symbol, n: number)
+        parsed(s, to_number(s)) :- f(s, _).
+        .decl has(s: symbol)
+        has(s) :- f(s, _), contains("o", s).
+        .output pair
+        .output shown
+        .output parsed
+        .output has
+    """,
+    "disjunction_and_several_heads": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl a(x: number)
+        .decl b(x: number)
+        a(x), b(x) :- e(x, _) ; e(_, x), x > 0.
+        .decl c(x: number)
+        c(x) :- a(x), (x < 1 ; e(x, x)).
+        .output a
+        .output b
+        .output c
+    """,
+    "facts": """
+        .decl e(x: number, y: number)
+        .input e
+        e(1, 2).
+        e(2, 3).
+        .decl next(x: number, y: number)
+        next(0, 1).
+        next(x, y) :- e(x, y).
+        .output e
+        .output next
+    """,
+    "negation": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl n(x: number)
+        .input n
+        .decl root(x: number)
+        root(x) :- n(x), !e(_, x).
+        .decl lonely(x: number)
+        lonely(x) :- root(x), !e(x, _).
+        .decl one_way(x: number, y: number)
+        one_way(x, y) :- e(x, y), !e(y, x).
+        .output root
+        .output lonely
+        .output one_way
+    """,
+    "linear_recursion": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl path(x: number, y: number)
+        path(x, y) :- e(x, y).
+        path(x, z) :- path(x, y), e(y, z).
+        .output path
+    """,
+    "non_linear_recursion": """
+        .decl e(x: symbol, y: symbol)
+        .input e
+        .decl path(x: symbol, y: symbol)
+        path(x, y) :- e(x, y).
+        path(x, z) :- path(x, y), path(y, z).
+        .output path
+    """,
+    "mutual_recursion": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl s(x: number)
+        .input s
+        .decl odd(x: number)
+        .decl even(x: number)
+        even(x) :- s(x).
+        odd(y) :- even(x), e(x, y).
+        even(y) :- odd(x), e(x, y).
+        .output odd
+        .output even
+    """,
+    "same_generation": """
+        .decl parent(c: symbol, p: symbol)
+        .input parent
+        .decl sg(x: symbol, y: symbol)
+        sg(x, y) :- parent(x, p), parent(y, p), x != y.
+        sg(x, y) :- parent(x, p), sg(p, q), parent(y, q).
+        .output sg
+    """,
+    "recursion_below_negation": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl n(x: number)
+        .input n
+        .decl reach(x: number, y: number)
+        reach(x, y) :- e(x, y).
+        reach(x, z) :- reach(x, y), e(y, z).
+        .decl apart(x: number, y: number)
+        apart(x, y) :- n(x), n(y), !reach(x, y), x != y.
+        .decl island(x: number)
+        island(x) :- n(x), c = count : { apart(x, _) }, c > 1.
+        .output apart
+        .output island
+    """,
+    "bounded_counting_recursion": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl walk(x: number, n: number)
+        walk(x, 0) :- e(x, _).
+        walk(y, n + 1) :- walk(x, n), e(x, y), n < 4.
+        .output walk
+    """,
+    "aggregates_by_key": """
+        .decl v(k: symbol, x: number, w: float)
+        .input v
+        .decl keys(k: symbol)
+        keys(k) :- v(k, _, _).
+        .decl stats(k: symbol, n: number, s: number, lo: number, hi: number, m: float)
+        stats(k, n, s, lo, hi, m) :- keys(k), n = count : { v(k, _, _) }, s = sum x : { v(k, x, _) },
+            lo = min x : { v(k, x, _) }, hi = max x : { v(k, x, _) }, m = mean x : { v(k, x, _) }.
+        .decl weight(k: symbol, t: float)
+        weight(k, t) :- keys(k), t = sum w : { v(k, _, w) }.
+        .output stats
+        .output weight
+    """,
+    "aggregates_of_nothing": """
+        .decl n(k: number)
+        .input n
+        .decl v(k: number, x: number)
+        .input v
+        .decl counted(k: number, c: number, s: number)
+        counted(k, c, s) :- n(k), c = count : { v(k, _) }, s = sum x : { v(k, x), x > 0 }.
+        .decl least(k: number, x: number)
+        least(k, m) :- n(k), m = min x : { v(k, x) }.
+        .decl total(c: number, s: number)
+        total(c, s) :- c = count : { v(_, _) }, s = sum x : { v(_, x) }.
+        .output counted
+        .output least
+        .output total
+    """,
+    "aggregate_over_a_join": """
+        .decl item(o: number, p: symbol, q: number)
+        .input item
+        .decl price(p: symbol, c: number)
+        .input price
+        .decl bill(o: number, t: number)
+        bill(o, t) :- item(o, _, _), t = sum q * c : { item(o, p, q), price(p, c) }.
+        .decl dear(p: symbol)
+        dear(p) :- price(p, c), c = max d : { price(_, d) }.
+        .output bill
+        .output dear
+    """,
+    "raw": """
+        .decl r(k: symbol, x: number) raw
+        .input r
+        .decl total(k: symbol, n: number, s: number)
+        total(k, n, s) :- r(k, _), n = count : { r(k, _) }, s = sum x : { r(k, x) }.
+        .decl there(k: symbol)
+        there(k) :- r(k, _).
+        .output r
+        .output total
+        .output there
+    """,
+    "upsert": """
+        .decl price(p: symbol, c: number) upsert(p)
+        .input price
+        .decl cheap(p: symbol)
+        cheap(p) :- price(p, c), c < 1.
+        .decl same(p: symbol, q: symbol)
+        same(p, q) :- price(p, c), price(q, c), p < q.
+        .output price
+        .output cheap
+        .output same
+    """,
+    "wide_rows": """
+        .decl w(a: number, b: symbol, c: unsigned, d: float, e: bool, f: symbol, g: number)
+        .input w
+        .decl turned(g: number, f: symbol, e: bool, d: float, c: unsigned, b: symbol, a: number)
+        turned(g, f, e, d, c, b, a) :- w(a, b, c, d, e, f, g).
+        .decl pairs(a: number, g: number, b: symbol)
+        pairs(a, g, b) :- w(a, b, _, _, _, _, _), turned(g, b, _, _, _, _, _).
+        .output turned
+        .output pairs
+    """,
+}

@@ -1,0 +1,104 @@
+"""`dataflow run` against a server: the same program over the same rows gives the same result."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .cluster import Cluster
+from .programs import PROGRAMS
+from .wire import Contents
+from .world import World
+
+DATAFLOW = Path(sysconfig.get_path("scripts")) / "dataflow"
+PARSERS: dict[str, Any] = {
+    "number": int,
+    "unsigned": int,
+    "float": float,
+    "symbol": str,
+    "bool": {"true": True, "false": False}.__getitem__,
+}
+
+
+@pytest.mark.parametrize("slot", [(1, 1), (1, 2)], indirect=True, ids=["1x1", "1x2"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_batch_run_equals_the_server(world: World, rng: random.Random, tmp_path: Path, name: str) -> None:
+    world.register(PROGRAMS[name], name)
+    world.transact_random(rng, 30)
+    facts, results = tmp_path / "facts", tmp_path / "results"
+    facts.mkdir()
+    results.mkdir()
+    for relation, rows in world.model.inputs.items():
+        lines = ("\t".join(map(written, row)) for row in rows.rows.elements())
+        (facts / f"{relation}.facts").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    program = tmp_path / "program.dl"
+    program.write_text(PROGRAMS[name])
+    workers = str(world.cluster.size)
+    run("run", str(program), "-F", str(facts), "-D", str(results), "-w", workers)
+    outputs = re.findall(r"\.output (\w+)", PROGRAMS[name])
+    assert sorted(each.name for each in results.iterdir()) == sorted(f"{output}.csv" for output in outputs)
+    for output in outputs:
+        reply = world.clients[0].call("read", relation=output)
+        types = [column["type"] for column in reply["columns"]]
+        assert read_csv(results / f"{output}.csv", types) == Counter(tuple(row) for row in reply["rows"])
+
+
+def test_an_error_in_the_program_is_shown_with_its_place(tmp_path: Path) -> None:
+    program = tmp_path / "program.dl"
+    program.write_text(".decl q(x: number)\nq(y) :- r(x).\n")
+    done = subprocess.run(
+        [sys.executable, DATAFLOW, "run", str(program), "-D", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "2" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_the_commands_of_a_running_server(cluster: Cluster, tmp_path: Path) -> None:
+    client = cluster.open()
+    client.register(".decl likes(who: symbol, what: symbol)\n.input likes", "likes")
+    host, port = cluster.addresses[-1]
+    url = f"df://{host}:{port}"
+    rows = tmp_path / "likes.csv"
+    rows.write_text("ann,tea\nbob,jam\n")
+    run("load", str(rows), "--into", "likes", url=url)
+    assert client.read("likes") == {("ann", "tea"): 1, ("bob", "jam"): 1}
+    shown = run("read", "likes", url=url)
+    assert "ann" in shown and "jam" in shown
+    assert "likes" in run("status", url=url)
+
+
+def run(*arguments: str, url: str | None = None) -> str:
+    """Run `dataflow`, which must succeed, and give what it printed."""
+    options = [] if url is None else ["--url", url]
+    done = subprocess.run(
+        [sys.executable, DATAFLOW, arguments[0], *options, *arguments[1:]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def written(value: Any) -> str:
+    """A value as a facts file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def read_csv(path: Path, types: list[str]) -> Contents:
+    """The rows of a result file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not types:
+        return Counter(() for _ in lines)
+    return Counter(
+        tuple(PARSERS[kind](field) for kind, field in zip(types, line.split("\t"), strict=True))
+        for line in lines
+    )

@@ -1,0 +1,123 @@
+"""The package's own clients against a real cluster: trio over TCP and WebSocket, blocking, embedded."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import trio
+
+import dataflow_serve as ds
+from dataflow_serve.client import View
+
+from .cluster import Cluster
+
+PROGRAM = """
+    .decl knows(x: symbol, y: symbol)
+    .input knows
+    .decl reach(x: symbol, y: symbol)
+    reach(x, y) :- knows(x, y).
+    reach(x, z) :- reach(x, y), knows(y, z).
+    .output reach
+"""
+
+
+def url(cluster: Cluster, scheme: str, process: int = -1) -> str:
+    host, port = cluster.addresses[process]
+    return f"{scheme}://{host}:{port}"
+
+
+@pytest.mark.parametrize("scheme", ["df", "ws"])
+def test_trio_client(cluster: Cluster, scheme: str) -> None:
+    async def session() -> None:
+        async with ds.open_client(url(cluster, scheme)) as db, ds.open_client(url(cluster, "df", 0)) as other:
+            await db.register(PROGRAM, "people")
+            async with other["reach"].subscribe() as steps:
+                view = View()
+                view.apply(await steps.receive())
+                assert view.rows() == []
+                done = await db.transact(knows=[("ann", "bob"), ("bob", "cid")])
+                while (view.time or 0) < done.time:
+                    view.apply(await steps.receive())
+                assert Counter(view.rows()) == Counter([("ann", "bob"), ("bob", "cid"), ("ann", "cid")])
+            assert Counter(await other["reach"].rows(where={"x": "ann"})) == Counter(
+                [("ann", "bob"), ("ann", "cid")]
+            )
+            await db.transact(delete={"knows": [("bob", "cid")]})
+            assert await other["reach"].rows() == [("ann", "bob")]
+            with pytest.raises(ds.IncorrectError, match=r"pearson.*line 1, column 28"):
+                await db.register(".decl r(x: symbol)\nr(x) :- pearson(x).".replace("\n", " "))
+            with pytest.raises(ds.NotFoundError):
+                await db["nope"].rows()
+
+    trio.run(session)
+
+
+@pytest.mark.parametrize("scheme", ["df", "ws"])
+def test_pipelined_transactions(cluster: Cluster, scheme: str) -> None:
+    async def session() -> None:
+        async with ds.open_client(url(cluster, scheme)) as db:
+            await db.register(PROGRAM, "people")
+            pending = [await db.transact(knows=[(str(k), str(k + 1))], wait=False) for k in range(100)]
+            times = [(await each.result()).time for each in pending]
+            assert times == sorted(times)
+            assert len(await db["knows"].rows()) == 100
+
+    trio.run(session)
+
+
+def test_blocking_client(cluster: Cluster) -> None:
+    with ds.connect(url(cluster, "df")) as db:
+        db.register(PROGRAM, "people")
+        db.transact(knows=[("ann", "bob")])
+        with db["reach"].subscribe() as live:
+            first = next(iter(live))
+            assert (first.added, first.removed, first.snapshot) == ([("ann", "bob")], [], True)
+            db.transact(knows=[("bob", "cid")], delete={"knows": [("ann", "bob")]})
+            step = next(iter(live))
+            assert (step.added, step.removed) == ([("bob", "cid")], [("ann", "bob")])
+        assert db["reach"].rows() == [("bob", "cid")]
+        db.load([(str(k), str(k + 1)) for k in range(2000)], into="knows", batch_rows=100)
+        assert len(db.read("knows")) == 2001
+        db.unregister("people")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_embedded_server(workers: int) -> None:
+    with ds.serve(workers=workers) as db:
+        db.register(PROGRAM)
+        db.transact(knows=[("ann", "bob"), ("bob", "ann")])
+        assert Counter(db["reach"].rows()) == Counter(
+            [(x, y) for x in ("ann", "bob") for y in ("ann", "bob")]
+        )
+
+
+def test_a_killed_server_is_noticed_and_a_new_one_found() -> None:
+    """The view after a reconnection equals a fresh read, whatever the new server holds."""
+    first = Cluster(1, 2)
+    host, port = first.addresses[0]
+
+    async def session() -> None:
+        async with ds.open_client(f"df://{host}:{port}") as db:
+            await db.register(PROGRAM, "people")
+            await db.transact(knows=[("ann", "bob")])
+            async with db["knows"].subscribe() as steps:
+                view = View()
+                view.apply(await steps.receive())
+                first.kill()
+                second = Cluster(1, 1, "--listen", f"{host}:{port}")
+                try:
+                    await db.wait_connected()
+                    with trio.fail_after(30):
+                        while True:
+                            try:
+                                await db.register(PROGRAM, "people")
+                                break
+                            except (ds.UnavailableError, ds.ConnectionClosed):
+                                await db.wait_connected()
+                    await db.transact(knows=[("new", "row")])
+                    assert await db["knows"].rows() == [("new", "row")]
+                finally:
+                    second.kill()
+
+    trio.run(session)

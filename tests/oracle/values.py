@@ -1,0 +1,233 @@
+"""The meaning of every function on values, written for clarity alone.
+
+Integers are Python's, cut to 64 bits after each operation; there is one NaN object and one zero, so that
+rows can be members of sets. A function that fails raises `Failed`, which drops the row.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+from dataflow_serve.language import Scalar, Type
+
+NAN = float("nan")
+"""The only NaN there is."""
+
+Row = tuple[Scalar, ...]
+
+
+class Failed(Exception):
+    """The value doesn't exist, so the derivation fails."""
+
+
+def number(value: int) -> int:
+    """Cut to a signed 64-bit integer."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+def unsigned(value: int) -> int:
+    """Cut to an unsigned 64-bit integer."""
+    return value & ((1 << 64) - 1)
+
+
+def floating(value: float) -> float:
+    """One NaN, one zero."""
+    return NAN if math.isnan(value) else value + 0.0
+
+
+def order(value: Scalar) -> tuple[bool, Scalar]:
+    """A key that orders values of one type; NaN is greater than everything, texts go by their bytes."""
+    if isinstance(value, float) and math.isnan(value):
+        return (True, 0.0)
+    return (False, value)
+
+
+def equal(left: Scalar, right: Scalar) -> bool:
+    """Whether two values of one type are the same."""
+    return order(left) == order(right)
+
+
+def apply(func: str, over: Type, args: Sequence[Scalar]) -> Scalar:
+    """A function of the plan.
+
+    Raises:
+        Failed: it has no value there.
+    """
+    if func in _COMPARISONS:
+        left, right = (order(arg) for arg in args)
+        return _COMPARISONS[func](left, right)
+    if func in ("min", "max"):
+        return (min if func == "min" else max)(args, key=order)
+    if func in ("and", "or", "not"):
+        return {"and": all(args), "or": any(args), "not": not args[0]}[func]
+    if func.startswith("to_"):
+        return _convert(func, over, args[0])
+    if over is Type.SYMBOL:
+        return _text(func, args)
+    if over is Type.FLOAT:
+        return floating(_float(func, *(float(arg) for arg in args)))
+    cut = number if over is Type.NUMBER else unsigned
+    return cut(_integer(func, over, *(int(arg) for arg in args)))
+
+
+_COMPARISONS: dict[str, Callable[[tuple[bool, Scalar], tuple[bool, Scalar]], bool]] = {
+    "eq": lambda left, right: left == right,
+    "ne": lambda left, right: left != right,
+    "lt": lambda left, right: left < right,
+    "le": lambda left, right: left <= right,
+    "gt": lambda left, right: left > right,
+    "ge": lambda left, right: left >= right,
+}
+
+
+def _integer(func: str, over: Type, a: int, b: int = 0) -> int:
+    if func in ("div", "mod"):
+        if b == 0:
+            raise Failed
+        quotient = abs(a) // abs(b)
+        quotient = quotient if (a < 0) == (b < 0) else -quotient
+        return quotient if func == "div" else a - b * quotient
+    if func == "pow":
+        if b < 0:
+            raise Failed
+        return pow(a, b, 1 << 64)
+    shift = b % 64
+    simple: dict[str, Callable[[], int]] = {
+        "add": lambda: a + b,
+        "sub": lambda: a - b,
+        "mul": lambda: a * b,
+        "neg": lambda: -a,
+        "band": lambda: a & b,
+        "bor": lambda: a | b,
+        "bxor": lambda: a ^ b,
+        "bnot": lambda: ~a,
+        "bshl": lambda: a << shift,
+        "bshr": lambda: a >> shift,
+        "bshru": lambda: unsigned(a) >> shift,
+        "land": lambda: int(a != 0 and b != 0),
+        "lor": lambda: int(a != 0 or b != 0),
+        "lxor": lambda: int((a != 0) != (b != 0)),
+        "lnot": lambda: int(a == 0),
+    }
+    return simple[func]()
+
+
+def _float(func: str, a: float, b: float = 0.0) -> float:
+    match func:
+        case "add":
+            return a + b
+        case "sub":
+            return a - b
+        case "mul":
+            return a * b
+        case "neg":
+            return -a
+        case "div":
+            if b == 0.0:
+                return NAN if a == 0.0 or math.isnan(a) else math.copysign(math.inf, a)
+            return a / b
+        case "pow":
+            try:
+                return math.pow(a, b)
+            except OverflowError:
+                return math.inf if a > 0 or b % 2 == 0 else -math.inf
+            except ValueError:
+                return math.inf if a == 0.0 else NAN
+        case _:
+            raise AssertionError(func)
+
+
+def _text(func: str, args: Sequence[Scalar]) -> Scalar:
+    match func, args:
+        case "cat", texts:
+            whole = "".join(map(str, texts))
+            if len(whole.encode()) > 1 << 20:
+                raise Failed
+            return whole
+        case "strlen", [str(text)]:
+            return len(text.encode())
+        case "substr", [str(text), int(start), int(length)]:
+            raw = text.encode()
+            if start < 0 or length < 0 or start > len(raw):
+                raise Failed
+            try:
+                # Cut in the middle of a character, the rest of the text decodes to something else.
+                raw[:start].decode()
+                return raw[start : start + length].decode()
+            except UnicodeDecodeError:
+                raise Failed from None
+        case "contains", [str(part), str(text)]:
+            return part in text
+        case "match", [str(pattern), str(text)]:
+            try:
+                return re.fullmatch(pattern, text) is not None
+            except re.error:
+                raise Failed from None
+        case _:
+            raise AssertionError(func)
+
+
+def _convert(func: str, over: Type, value: Scalar) -> Scalar:
+    if func == "to_symbol":
+        return _shown(over, value)
+    if over is Type.SYMBOL:
+        return _parsed(func, str(value).strip())
+    assert not isinstance(value, str)
+    if func == "to_float":
+        return floating(float(value))
+    if over is Type.FLOAT:
+        low, high = (-(1 << 63), 1 << 63) if func == "to_number" else (0, 1 << 64)
+        if math.isnan(value) or math.isinf(value) or not low <= math.trunc(value) < high:
+            raise Failed
+        return math.trunc(value)
+    return number(int(value)) if func == "to_number" else unsigned(int(value))
+
+
+def _parsed(func: str, text: str) -> Scalar:
+    if func == "to_float":
+        if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", text, re.I):
+            raise Failed
+        return floating(float(text))
+    if not re.fullmatch(r"[+-]?[0-9]+" if func == "to_number" else r"\+?[0-9]+", text):
+        raise Failed
+    value = int(text)
+    low, high = (-(1 << 63), 1 << 63) if func == "to_number" else (0, 1 << 64)
+    if not low <= value < high:
+        raise Failed
+    return value
+
+
+def _shown(over: Type, value: Scalar) -> str:
+    if over is Type.BOOL:
+        return "true" if value else "false"
+    if over is not Type.FLOAT:
+        return str(value)
+    assert isinstance(value, float)
+    if math.isnan(value) or math.isinf(value):
+        return "NaN" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    plain = format(Decimal(repr(value)), "f")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
+def aggregate(func: str, kind: Type, values: Sequence[Scalar]) -> Scalar:
+    """An aggregate of the values of a column, copies included, or of the rows for ``count``.
+
+    Raises:
+        Failed: a ``min``, ``max`` or ``mean`` of nothing.
+    """
+    if func == "count":
+        return len(values)
+    if func == "sum":
+        if kind is Type.FLOAT:
+            return floating(sum(map(float, values)))
+        return (number if kind is Type.NUMBER else unsigned)(sum(map(int, values)))
+    if not values:
+        raise Failed
+    if func == "mean":
+        total = sum(map(float, values)) if kind is Type.FLOAT else float(sum(map(int, values)))
+        return floating(total / len(values))
+    return (min if func == "min" else max)(values, key=order)

@@ -1,0 +1,63 @@
+"""A server inside a program: the session of a script or a notebook."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+import dataflow_serve as ds
+
+PROGRAM = """
+.decl knows(x: symbol, y: symbol)
+.input knows
+.decl reach(x: symbol, y: symbol)
+reach(x, y) :- knows(x, y).
+reach(x, z) :- reach(x, y), knows(y, z).
+.output reach
+"""
+
+
+def test_a_session_from_start_to_end() -> None:
+    with ds.serve(workers=2) as db:
+        db.register(PROGRAM)
+        db.transact(knows=[("ann", "bob"), ("bob", "cid")])
+        assert sorted(db["reach"].rows()) == [("ann", "bob"), ("ann", "cid"), ("bob", "cid")]
+        with db["reach"].subscribe() as live:
+            first = next(live)
+            assert len(first.added) == 3
+            db.transact(knows=[("cid", "dan")])
+            assert sorted(next(live).added) == [("ann", "dan"), ("bob", "dan"), ("cid", "dan")]
+        with ds.connect(db.url) as other:
+            assert other.status()["clients"] == 2
+        with pytest.raises(ds.IncorrectError) as error:
+            db.register(".decl r(x: symbol)\nr(x) :- know(x, _).")
+        assert (error.value.line, error.value.column) == (2, 9)
+        port = db.port
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", port), 5).close()
+
+
+def test_servers_stand_side_by_side() -> None:
+    with ds.serve() as one, ds.serve() as two:
+        assert one.port != two.port
+        one.register(PROGRAM)
+        with pytest.raises(ds.NotFoundError):
+            two["reach"].rows()
+
+
+def test_a_taken_port_is_the_callers_to_handle() -> None:
+    with ds.serve() as db, pytest.raises(OSError, match="could not listen"):
+        ds.serve(port=db.port)
+
+
+def test_an_unknown_tunable_is_refused() -> None:
+    with pytest.raises(ds.IncorrectError, match="park_mikros"):
+        ds.serve(park_mikros=3)
+
+
+def test_closing_ends_the_threads() -> None:
+    before = threading.active_count()
+    ds.serve().close()
+    assert threading.active_count() == before

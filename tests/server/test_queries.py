@@ -1,0 +1,101 @@
+"""The planner's desk, with a cluster that only writes down what it is told."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dataflow_serve.errors import DataflowError
+from dataflow_serve.server import _queries
+from dataflow_serve.server._cluster import Cluster
+from dataflow_serve.server._queries import Queries
+
+EDGES = ".decl edge(x: symbol, y: number) upsert(x)\n.input edge"
+USES = ".decl twice(x: symbol)\ntwice(x) :- edge(x, 2)."
+
+
+class Paper:
+    """What would have gone to the workers, by ticket."""
+
+    def __init__(self) -> None:
+        self.plans: dict[int, dict[str, Any]] = {}
+        self.trees: dict[int, dict[str, Any]] = {}
+        self.errors: dict[int, DataflowError] = {}
+
+    def respond(self, ticket: int, plan: str) -> None:
+        self.plans[ticket] = json.loads(plan)
+
+    def explain(self, ticket: int, tree: str) -> None:
+        self.trees[ticket] = json.loads(tree)
+
+    def reject(self, ticket: int, error: DataflowError) -> None:
+        self.errors[ticket] = error
+
+
+@pytest.fixture
+def paper() -> Paper:
+    return Paper()
+
+
+@pytest.fixture
+def queries(paper: Paper) -> Queries:
+    return Queries(cast(Cluster, paper))
+
+
+def asks(ticket: int, program: str, name: str | None = None) -> Any:
+    return SimpleNamespace(ticket=ticket, program=program, name=name)
+
+
+def grown(version: int, plan: dict[str, Any], first: int) -> Any:
+    """The event that every process gets once `plan` is registered."""
+    relations = [{"id": first + index, **relation} for index, relation in enumerate(plan["relations"])]
+    module = {"name": plan["name"], "digest": plan["digest"], "relations": relations}
+    return SimpleNamespace(version=version, module=json.dumps(module))
+
+
+async def test_programs_are_planned_against_what_was_registered(queries: Queries, paper: Paper) -> None:
+    await queries.register(asks(1, EDGES, "edges"))
+    queries.registered(grown(1, paper.plans[1], first=7))
+    assert queries.catalog["edge"].mode == "upsert(x)"
+    await queries.register(asks(2, USES))
+    assert [each["relation"] for each in paper.plans[2]["imports"]] == [7]
+
+
+async def test_what_has_left_the_catalog_is_unknown(queries: Queries, paper: Paper) -> None:
+    await queries.register(asks(1, EDGES, "edges"))
+    queries.registered(grown(1, paper.plans[1], first=7))
+    queries.unregistered(cast(Any, SimpleNamespace(version=2, modules=["edges"], relations=[7])))
+    assert (len(queries.catalog), dict(queries.catalog.modules)) == (0, {})
+    await queries.register(asks(2, USES))
+    error = paper.errors[2]
+    assert (error.code, error.line) == ("incorrect", 2)
+
+
+async def test_a_name_belongs_to_one_program(queries: Queries, paper: Paper) -> None:
+    await queries.register(asks(1, EDGES, "edges"))
+    queries.registered(grown(1, paper.plans[1], first=7))
+    await queries.register(asks(2, ".decl other(x: number)\n.input other", "edges"))
+    assert paper.errors[2].code == "conflict"
+    await queries.register(asks(3, EDGES))
+    assert paper.plans[3] == paper.plans[1], "the identical program is the same module"
+
+
+async def test_a_fault_of_the_planner_is_the_servers(
+    queries: Queries, paper: Paper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_queries, "compile_program", lambda *_: 1 // 0)
+    await queries.register(asks(1, EDGES))
+    error = paper.errors[1]
+    assert error.code == "fault" and "reference" in error.message
+    reference = error.message.split("reference ")[1].rstrip(")")
+    assert reference in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+async def test_plans_are_explained(queries: Queries, paper: Paper) -> None:
+    await queries.register(asks(1, f"{EDGES}\n{USES}"))
+    plan = json.dumps(paper.plans[1])
+    await queries.explain(cast(Any, SimpleNamespace(ticket=2, relation="twice", plan=plan)))
+    assert paper.trees[2]

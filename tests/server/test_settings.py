@@ -1,0 +1,54 @@
+"""Where settings come from, which source wins, and what is said of a mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dataflow_serve.errors import IncorrectError
+from dataflow_serve.server._settings import load
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('listen = "a:1"\nthreads = 2\nspin = true\n[tunables]\npark_micros = 5\nemit_rows = 6\n')
+    environment = {"DATAFLOW_SERVE_THREADS": "3", "DATAFLOW_SERVE_LISTEN": "b:2", "DATAFLOW_SERVE_OTHER": "x"}
+    settings = load({"threads": 4, "processes": None, "tunables": {"emit_rows": 7}}, str(file), environment)
+    assert (settings.listen, settings.threads, settings.processes, settings.spin) == ("b:2", 4, 1, True)
+    assert settings.tunables == {"park_micros": 5, "emit_rows": 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('theads = 2\n[tunables]\n"x" = 1', "theads"),
+        ('threads = "two"', "$.threads"),
+        ("threads = 2 x", "line 1"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(text)
+    with pytest.raises(IncorrectError) as error:
+        load({}, str(file), {})
+    assert str(file) in str(error.value) and message in str(error.value)
+
+
+def test_a_mistake_in_the_environment_is_named() -> None:
+    with pytest.raises(IncorrectError, match="DATAFLOW_SERVE_THREADS"):
+        load({}, None, {"DATAFLOW_SERVE_THREADS": "many"})
+
+
+def test_the_host_file_names_the_processes(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("one:1\n\n two:2 \nthree:3\n")
+    settings = load({"processes": 2, "process": 1, "hostfile": str(hosts)}, None, {})
+    assert json.loads(settings.to_core())["mesh"] == ["one:1", "two:2"]
+    with pytest.raises(IncorrectError, match="names 3 hosts for 4"):
+        load({"processes": 4, "hostfile": str(hosts)}, None, {}).to_core()
+    with pytest.raises(IncorrectError, match="no host file"):
+        load({"processes": 2}, None, {}).to_core()
+    with pytest.raises(IncorrectError, match="cannot read"):
+        load({"processes": 2, "hostfile": str(tmp_path / "none")}, None, {}).to_core()

@@ -1,0 +1,1 @@
+"""Tests that need neither the extension nor a server."""

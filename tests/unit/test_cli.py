@@ -1,0 +1,155 @@
+"""The command: what reaches the user, and with which exit code."""
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dataflow_serve import cli
+from dataflow_serve.client import Step, _terminal
+from dataflow_serve.errors import IncorrectError, NotFoundError, UnavailableError
+from dataflow_serve.protocol import Column, Rows
+
+COLUMNS = (Column("name", "symbol"), Column("age", "number"), Column("here", "bool"))
+ROWS = Rows(COLUMNS, [("bob", 8, False), ("[ann]", 7, True)], 12)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command as a shell does; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["dataflow", *arguments])
+    try:
+        cli.main()
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def connect(*_: object, **__: object) -> Any:
+        raise error
+
+    return connect
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            IncorrectError("no rule", "Write one.", 1, 2),
+            1,
+            "dataflow: no rule (line 1, column 2); write one.",
+        ),
+        (NotFoundError("no relation\n  r"), 1, "dataflow: no relation r"),
+        (UnavailableError("cannot reach a server"), 3, "dataflow: cannot reach a server"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_are_one_line_and_a_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.setattr(cli, "connect", failing(error))
+    assert run(monkeypatch, "status") == code
+    assert capsys.readouterr().err.strip() == message
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["read"], ["read", "r", "--format", "xml"], ["run", "-w", "0", "p"]]
+)
+def test_wrong_arguments_are_shown_and_exit_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    assert "Error:" in capsys.readouterr().err
+
+
+def test_help_lists_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("run", "load", "watch", "read", "status", "register", "explain"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ("csv", "name,age,here\n[ann],7,true\nbob,8,false\n"),
+        ("tsv", "name\tage\there\n[ann]\t7\ttrue\nbob\t8\tfalse\n"),
+        (
+            "json",
+            '{"time":12,"rows":[{"name":"[ann]","age":7,"here":true},{"name":"bob","age":8,"here":false}]}\n',
+        ),
+    ],
+)
+def test_rows_are_printed_sorted(layout: str, expected: str) -> None:
+    target = io.StringIO()
+    _terminal.print_rows(ROWS, layout, target)
+    assert target.getvalue() == expected
+
+
+def test_a_table_shows_values_as_they_are() -> None:
+    target = io.StringIO()
+    _terminal.print_rows(ROWS, "table", target)
+    assert "[ann]" in target.getvalue()
+    assert "2 rows at time 12" in target.getvalue()
+
+
+class Live:
+    """A subscription that has happened already."""
+
+    columns = COLUMNS[:1]
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = iter(steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        return self._steps
+
+
+def test_watching_plainly_prints_a_line_for_each_change() -> None:
+    target = io.StringIO()
+    live: Any = Live(
+        Step(10, [(("b",), 1), (("a",), 1)], snapshot=True),
+        Step(12, [(("a",), -1), (("c",), 2)]),
+        Step(3, [], snapshot=True, resync=True),
+    )
+    _terminal.watch_lines(live, target)
+    assert target.getvalue() == "10\t+\ta\n10\t+\tb\n12\t-\ta\n12\t+\tc\n12\t+\tc\n3\t!\tresync\n"
+
+
+class Schema:
+    """A client that knows a relation's columns."""
+
+    def read(self, relation: str, *, limit: int) -> Rows:
+        return Rows(COLUMNS, [], 1)
+
+
+def test_conditions_have_the_types_of_their_columns() -> None:
+    db: Any = Schema()
+    assert _terminal.restriction(db, "person", ["age=7", "name=a=b"]) == {"age": 7, "name": "a=b"}
+    assert _terminal.restriction(db, "person", []) == {}
+    with pytest.raises(IncorrectError, match="names no column of person"):
+        _terminal.restriction(db, "person", ["size=7"])
+    with pytest.raises(IncorrectError, match="column 'age': 'old' is not a number"):
+        _terminal.restriction(db, "person", ["age=old"])
+
+
+def test_plans_are_trees_of_operators() -> None:
+    target = io.StringIO()
+    get = {"op": "get", "detail": "knows", "inputs": []}
+    _terminal.print_plan("reach", {"op": "join", "detail": "on [x]", "inputs": [get, get]}, target)
+    assert target.getvalue() == "join on [x]\n├── get knows\n└── get knows\n"
+
+
+def test_documents_of_any_shape_become_trees() -> None:
+    target = io.StringIO()
+    _terminal.print_plan(
+        "reach", {"steps": [{"kind": "get"}, {"kind": "map", "over": {"kind": "get"}}]}, target
+    )
+    shown = target.getvalue()
+    assert shown.startswith("reach")
+    assert shown.count("get") == 2

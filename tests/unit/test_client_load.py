@@ -1,0 +1,193 @@
+"""Loading: rows from files and objects fit their columns, or the error names where they don't."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflow_serve.client import LoadProgress
+from dataflow_serve.client._load import Batch, FileSource, batches, open_source
+from dataflow_serve.errors import IncorrectError, LocalProtocolError
+from dataflow_serve.protocol import Column
+
+PERSON = (Column("name", "symbol"), Column("age", "number"))
+ALL = tuple(Column(kind[0], kind) for kind in ("symbol", "number", "unsigned", "float", "bool"))
+
+
+def rows_of(path: Path, columns: tuple[Column, ...], **options: Any) -> list[Any]:
+    settings = {"delimiter": ",", "quoted": True, "header": None, **options}
+    return list(FileSource(path, columns, **settings))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "people.csv"
+
+
+def test_a_header_is_found_and_its_order_followed(file: Path) -> None:
+    file.write_text("age,name\n7,ann\n8,bob\n")
+    assert rows_of(file, PERSON) == [("ann", 7), ("bob", 8)]
+
+
+def test_without_a_header_the_first_line_is_a_row(file: Path) -> None:
+    file.write_text('ann,7\r\n"bob, the ""builder""\nof Bree",8\n\n')
+    assert rows_of(file, PERSON) == [("ann", 7), ('bob, the "builder"\nof Bree', 8)]
+
+
+def test_a_header_that_is_a_row_too_can_be_one(file: Path) -> None:
+    file.write_text("x\nx\n")
+    columns = (Column("x", "symbol"),)
+    assert rows_of(file, columns) == [("x",)]
+    assert rows_of(file, columns, header=False) == [("x",), ("x",)]
+
+
+def test_a_header_with_other_names_can_be_skipped(file: Path) -> None:
+    file.write_text("Name,Age\nann,7\n")
+    assert rows_of(file, PERSON, header=True) == [("ann", 7)]
+
+
+def test_all_types_are_read_from_text(file: Path) -> None:
+    file.write_text("é,-9223372036854775808,18446744073709551615,1e3,true\nx,0x10,0b11,-inf,0\n")
+    assert rows_of(file, ALL) == [
+        ("é", -(2**63), 2**64 - 1, 1000.0, True),
+        ("x", 16, 3, float("-inf"), False),
+    ]
+
+
+def test_plain_fields_are_taken_as_they_are(file: Path) -> None:
+    file.write_bytes(b'"ann\t7\r\nb\rob\t8\n')
+    assert rows_of(file, PERSON, delimiter="\t", quoted=False, header=False) == [('"ann', 7), ("b\rob", 8)]
+
+
+def test_a_plain_delimiter_may_be_longer(file: Path) -> None:
+    file.write_text("ann::7\n")
+    assert rows_of(file, PERSON, delimiter="::", quoted=False) == [("ann", 7)]
+    with pytest.raises(LocalProtocolError, match="one character"):
+        rows_of(file, PERSON, delimiter="::")
+
+
+def test_empty_lines_are_the_empty_symbol_where_that_is_all_there_is(file: Path) -> None:
+    file.write_text("a\n\nb\n")
+    for quoted in (True, False):
+        assert rows_of(file, (Column("x", "symbol"),), quoted=quoted) == [("a",), ("",), ("b",)]
+    file.write_text("1\n\n2\n")
+    assert rows_of(file, PERSON[1:], quoted=False) == [(1,), (2,)]
+
+
+def test_the_row_without_columns(file: Path) -> None:
+    file.write_text("()\n")
+    assert rows_of(file, ()) == [()]
+    file.write_text("(\n")
+    with pytest.raises(IncorrectError, match=r"line 1: expected \(\)"):
+        rows_of(file, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ann,7\nbob,x\n", r"people.csv, line 2, column 'age': 'x' is not a number \(64 bits, signed\)"),
+        ("ann,9223372036854775808\n", "line 1, column 'age': '9223372036854775808' is not a number"),
+        ("ann,1_000\n", "'1_000' is not a number"),
+        ("ann,\n", "'' is not a number"),
+        ("ann\n", "line 1: 1 field, expected 2"),
+        ('"a\nb",7\nann,7,8\n', "line 3: 3 fields, expected 2"),
+        ('ann,7\n"bob,8\n', "line 2: unexpected end of data"),
+        ('ann,7\n"bob"x,8\n', "line 2: "),
+    ],
+)
+def test_a_bad_row_names_file_line_and_column(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    with pytest.raises(IncorrectError, match=message):
+        rows_of(file, PERSON)
+
+
+def test_a_file_that_is_not_utf8_names_the_line(file: Path) -> None:
+    file.write_bytes(b"ann,7\n" * 3000 + b"b\xffb,8\n")
+    with pytest.raises(IncorrectError, match=r"people\.csv, line 3001: not UTF-8"):
+        rows_of(file, PERSON)
+
+
+def test_a_missing_file_is_named(file: Path) -> None:
+    with pytest.raises(IncorrectError, match=r"cannot read .*people\.csv: no such file or directory"):
+        rows_of(file, PERSON)
+
+
+def test_progress_of_a_file_is_the_part_that_was_read(file: Path) -> None:
+    file.write_text("".join(f"someone,{n}\n" for n in range(10_000)))
+    source = FileSource(file, PERSON, delimiter=",", quoted=True, header=None)
+    fractions = [batch.progress.fraction or 0 for batch in batches(source, 1000)]
+    assert fractions == sorted(fractions)
+    assert len(fractions) == 10
+    assert 0 < fractions[0] < 0.5
+    assert fractions[-1] == 1.0
+
+
+def test_objects_with_rows_are_checked_where_they_stand() -> None:
+    assert list(open_source([("ann", 7)], PERSON, header=None, delimiter=",")) == [("ann", 7)]
+    for rows, message in [
+        ([("ann", 7), ("bob", "x")], r"row 1 is \('bob', 'x'\): column 'age' has 'x', which is not a number"),
+        ([("ann", True)], "column 'age' has True"),
+        ([("ann", 1.0)], "column 'age' has 1.0"),
+        ([(None, 7)], "column 'name' has None, which is not a symbol"),
+        ([("ann",)], "expected a tuple of 2"),
+        (["an"], "row 0 is 'an': expected a tuple of 2"),
+        ([7], "expected a tuple of 2"),
+    ]:
+        with pytest.raises(IncorrectError, match=message):
+            list(open_source(rows, PERSON, header=None, delimiter=","))
+
+
+@pytest.mark.parametrize("source", [7, None, b"people.csv", {"name": "ann"}])
+def test_what_has_no_rows_is_refused(source: Any) -> None:
+    with pytest.raises(LocalProtocolError, match="cannot load from a"):
+        open_source(source, PERSON, header=None, delimiter=",")
+
+
+def test_data_frames_are_matched_by_name() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"age": [7, 8], "name": ["ann", "bob"]})
+    source = open_source(frame, PERSON, header=None, delimiter=",")
+    assert list(source) == [("ann", 7), ("bob", 8)]
+    assert source.fraction == 1.0
+    with pytest.raises(IncorrectError, match="column 'name' has nan"):
+        list(
+            open_source(
+                pandas.DataFrame({"name": [float("nan")], "age": [1]}), PERSON, header=None, delimiter=","
+            )
+        )
+    with pytest.raises(
+        IncorrectError, match=r"the table has 1 columns \(age\), the relation 2 \(name, age\)"
+    ):
+        open_source(frame[["age"]], PERSON, header=None, delimiter=",")
+
+
+def test_arrow_streams_need_pyarrow() -> None:
+    class Stream:
+        def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+            raise NotImplementedError
+
+    try:
+        import pyarrow  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError:
+        with pytest.raises(LocalProtocolError, match="pyarrow is not installed"):
+            open_source(Stream(), PERSON, header=None, delimiter=",")
+        return
+    table = pyarrow.table({"age": [7, 8], "name": ["ann", "bob"]})
+    assert list(open_source(table, PERSON, header=None, delimiter=",")) == [("ann", 7), ("bob", 8)]
+
+
+@given(st.integers(0, 40), st.integers(1, 12))
+def test_batches_hold_every_row_once(count: int, size: int) -> None:
+    columns = (Column("n", "number"),)
+    cut = list(batches(open_source([(n,) for n in range(count)], columns, header=None, delimiter=","), size))
+    assert [row for batch in cut for row in batch.rows] == [(n,) for n in range(count)]
+    assert [batch.last for batch in cut] == [False] * (len(cut) - 1) + [True]
+    assert all(len(batch.rows) == size for batch in cut[:-1])
+    assert cut[-1].progress.rows == count
+
+
+def test_an_empty_source_is_one_empty_batch() -> None:
+    source = open_source([], PERSON, header=None, delimiter=",")
+    assert list(batches(source)) == [Batch([], LoadProgress(0, None), True)]

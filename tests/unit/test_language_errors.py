@@ -1,0 +1,116 @@
+"""What users are told about their mistakes, word for word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dataflow_serve.errors import DataflowError, IncorrectError, UnsupportedError
+from dataflow_serve.language import Catalog, CatalogRelation, Column, Type, check, parse
+from dataflow_serve.planner import compile_program
+
+PRELUDE = """\
+.decl edge(x: symbol, y: symbol)
+.input edge
+.decl age(who: symbol, years: number)
+.decl path(x: symbol, y: symbol)
+.decl one(n: number)
+"""
+CATALOG = Catalog(
+    [
+        CatalogRelation(
+            7, "person", (Column("name", Type.SYMBOL), Column("age", Type.NUMBER)), True, "set", "people"
+        ),
+        CatalogRelation(8, "adult", (Column("name", Type.SYMBOL),), False, "set", "people"),
+        CatalogRelation(9, "stock", (Column("id", Type.NUMBER),), True, "upsert(id)", "shop"),
+    ],
+    {"people": "a digest", "shop": "another"},
+)
+GOLDEN = Path(__file__).parent.parent / "golden" / "language_errors.txt"
+
+
+class Golden(NamedTuple):
+    """A case of the golden file."""
+
+    program: str
+    error: str
+    hint: str | None
+
+
+def goldens() -> list[Golden]:
+    cases: list[Golden] = []
+    for block in GOLDEN.read_text().split("\n=== ")[1:]:
+        lines = block.strip("\n").split("\n")
+        hint = lines.pop().removeprefix("hint ") if lines[-1].startswith("hint ") else None
+        error = lines.pop()
+        cases.append(Golden("\n".join(lines), error, hint))
+    return cases
+
+
+@pytest.mark.parametrize("case", goldens(), ids=lambda case: case.program)
+def test_the_error_says_what_where_and_what_to_do(case: Golden) -> None:
+    with pytest.raises(DataflowError) as caught:
+        compile_program(f"{PRELUDE}{case.program}\n", CATALOG)
+    error = caught.value
+    assert error.line is not None
+    line = error.line - PRELUDE.count("\n")
+    assert f"{error.code} {line}:{error.column} {error.message}" == case.error
+    assert error.hint == case.hint
+    assert not error.retry
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ("one(x) :- odd(x).", 1, 11),
+        ("// two lines\n  one(x) :- odd(x).", 2, 13),
+        ("/* one\n   comment */ one(x) :- odd(x).", 2, 25),
+        ("one(1).\t one(x) :- odd(x).", 1, 20),
+        ('label("ünïcödé 🙂").  one(x) :- odd(x).', 1, 32),
+        ("one(1).\r\none(x) :- odd(x).", 2, 11),
+        ("one(x) :- one(x),\n\n      odd(x).", 3, 7),
+    ],
+)
+def test_positions_count_lines_and_characters_from_one(text: str, line: int, column: int) -> None:
+    declarations = " .decl one(n: number) .decl label(l: symbol)"
+    with pytest.raises(IncorrectError) as caught:
+        check(parse(text + declarations))
+    assert (caught.value.line, caught.value.column) == (line, column)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one(" + "(" * 70 + "1" + ")" * 70 + ").",
+        "one(" + "-" * 70 + "1).",
+        "one(1) :- " + "!" * 70 + "one(2).",
+        "one(1) :- " + "(" * 70 + "one(2)" + ")" * 70 + ".",
+        "one(" + " + ".join(["1"] * 140) + ").",
+        "one(n) :- " + "n = sum m : { " * 70 + "one(m)" + " }" * 70 + ".",
+    ],
+)
+def test_a_term_that_is_too_deep_is_refused(text: str) -> None:
+    with pytest.raises(UnsupportedError, match="more than 64 nested levels or 128 operators in a row"):
+        parse(text)
+
+
+def test_a_body_that_spreads_out_too_far_is_refused() -> None:
+    text = "one(1) :- " + ", ".join(["(true ; false)"] * 10) + "."
+    with pytest.raises(UnsupportedError, match="a body with more than 512 alternatives"):
+        check(parse(PRELUDE + text))
+
+
+def test_a_long_clause_is_quoted_in_part() -> None:
+    text = "one(n) :- " + ", ".join(f"one(n{place})" for place in range(50)) + "."
+    with pytest.raises(IncorrectError) as caught:
+        check(parse(PRELUDE + text))
+    assert caught.value.message.endswith("…`")
+    assert len(caught.value.message) < 250
+
+
+def test_half_of_a_surrogate_pair_is_refused_where_it_stands() -> None:
+    with pytest.raises(IncorrectError) as caught:
+        parse('one(1).\nlabel("\ud800").')
+    assert (caught.value.line, caught.value.column) == (2, 8)

@@ -1,0 +1,229 @@
+"""Batch runs: directives name files, rows are written as Soufflé writes them, errors name their place."""
+
+import io
+import math
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataflow_serve.client import BlockingClient, FileSource, Loaded, Step
+from dataflow_serve.errors import DataflowError, IncorrectError, UnsupportedError
+from dataflow_serve.language import parse
+from dataflow_serve.protocol import Column, Module, RelationInfo, Row
+from dataflow_serve.run import run_program
+from dataflow_serve.run._batch import run_on
+from dataflow_serve.run._directives import FileFormat, Input, Output, Plan, PrintSize, plan_of
+from dataflow_serve.run._output import write_rows
+from dataflow_serve.run._source import SourceText, read_source
+
+EDGE = (Column("x", "symbol"), Column("y", "symbol"))
+PROGRAM = """
+.decl edge(x: symbol, y: symbol)
+.input edge
+.decl path(x: symbol, y: symbol)
+path(x, y) :- edge(x, y).
+.output path
+.printsize path
+"""
+
+
+def plan(directives: str, facts: str = "in", output: str | None = "out") -> Plan:
+    text = ".decl r(x: symbol)\n" + directives
+    return plan_of(parse(text).directives, Path(facts), None if output is None else Path(output))
+
+
+def test_files_are_named_after_relations() -> None:
+    assert plan(".input r\n.output r\n.printsize r") == Plan(
+        (Input("r", Path("in/r.facts"), FileFormat()),),
+        (Output("r", Path("out/r.csv"), FileFormat()), PrintSize("r")),
+    )
+
+
+def test_parameters_say_otherwise() -> None:
+    chosen = plan(
+        '.input r(IO=file, filename="a.csv", rfc4180=true, headers=true)\n'
+        '.output r(filename="/tmp/b.txt", delimiter="\\t\\t")'
+    )
+    assert chosen.inputs == (Input("r", Path("in/a.csv"), FileFormat(",", quoted=True, headers=True)),)
+    assert chosen.results == (Output("r", Path("/tmp/b.txt"), FileFormat("\t\t")),)
+
+
+def test_outputs_may_go_to_standard_output() -> None:
+    assert plan(".output r(IO=stdout)").results == (Output("r", None, FileFormat()),)
+    assert plan(".output r", output=None).results == (Output("r", None, FileFormat()),)
+
+
+@pytest.mark.parametrize(
+    ("directive", "kind", "message"),
+    [
+        (".input r(IO=sqlite)", UnsupportedError, r"IO=sqlite in \.input r \(line 2, column"),
+        (".input r(IO=stdin)", UnsupportedError, r"IO=stdin in \.input r"),
+        ('.input r(columns="1")', UnsupportedError, r"the parameter columns of \.input r"),
+        (".input r(headers=yes)", IncorrectError, r"headers=yes in \.input r is neither true nor false"),
+        ('.input r(rfc4180=true, delimiter="ab")', IncorrectError, r"the delimiter 'ab' of \.input r"),
+        ('.output r(delimiter="")', IncorrectError, r"the delimiter '' of \.output r"),
+    ],
+)
+def test_what_a_run_cannot_honour_is_refused(directive: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        plan(directive)
+
+
+def written(columns: tuple[Column, ...], rows: Iterable[Row], form: FileFormat = FileFormat()) -> str:  # noqa: B008
+    target = io.StringIO()
+    write_rows(target, columns, rows, form)
+    return target.getvalue()
+
+
+def test_values_are_written_as_souffle_writes_them() -> None:
+    columns = tuple(Column(kind, kind) for kind in ("symbol", "number", "unsigned", "float", "bool"))
+    rows = [('a "b"', -1, 2**64 - 1, 0.1, True), ("", 0, 0, 1.0, False), ("", 0, 0, -math.inf, False)]
+    assert written(columns, rows) == (
+        'a "b"\t-1\t18446744073709551615\t0.10000000000000001\ttrue\n\t0\t0\t1\tfalse\n\t0\t0\t-inf\tfalse\n'
+    )
+
+
+def test_quotes_and_headers_stand_where_they_are_wanted() -> None:
+    rows = [("a,b", "c"), ('"', "\n")]
+    assert written(EDGE, rows, FileFormat(",", quoted=True, headers=True)) == 'x,y\n"a,b",c\n"""","\n"\n'
+    assert written(EDGE, rows[:1], FileFormat("::", headers=True)) == "x::y\na,b::c\n"
+
+
+def test_the_row_without_columns_is_written_as_such() -> None:
+    assert written((), [()]) == "()\n"
+    assert written((), []) == ""
+
+
+class Recorder(BlockingClient):
+    """A client whose server is a few dictionaries."""
+
+    def __init__(self, module: Module, contents: dict[str, list[Row]]) -> None:
+        self._module = module
+        self._contents = contents
+        self.loaded: dict[str, list[Row]] = {}
+
+    def register(self, program: str, name: str | None = None) -> Module:
+        return self._module
+
+    def load(self, source: Any, into: str, **options: Any) -> Loaded:
+        assert isinstance(source, FileSource)
+        self.loaded[into] = list(source)
+        return Loaded(len(self.loaded[into]), 3)
+
+    def __getitem__(self, relation: str) -> Any:
+        return _Contents(self._contents[relation])
+
+
+class _Contents:
+    def __init__(self, rows: list[Row]) -> None:
+        self._step = Step(3, [(row, 1) for row in rows], snapshot=True)
+
+    def subscribe(self) -> "_Contents":
+        return self
+
+    def __enter__(self) -> "_Contents":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def receive(self) -> Step:
+        return self._step
+
+
+MODULE = Module("m", (RelationInfo("edge", "input", EDGE), RelationInfo("path", "derived", EDGE)), 3)
+
+
+def test_a_run_loads_computes_and_writes(tmp_path: Path) -> None:
+    (tmp_path / "edge.facts").write_text("b\tc\na\tb\n")
+    db = Recorder(MODULE, {"path": [("b", "c"), ("a", "b")]})
+    source = SourceText(PROGRAM, ())
+    printed = io.StringIO()
+    run_on(db, source, plan_of(parse(PROGRAM).directives, tmp_path, tmp_path), stdout=printed)
+    assert db.loaded == {"edge": [("b", "c"), ("a", "b")]}
+    assert (tmp_path / "path.csv").read_text() == "a\tb\nb\tc\n"
+    assert printed.getvalue() == "path\t2\n"
+
+
+def test_standard_output_says_whose_rows_follow(tmp_path: Path) -> None:
+    (tmp_path / "edge.facts").write_text("")
+    db = Recorder(MODULE, {"path": [("a", "b")]})
+    printed = io.StringIO()
+    run_on(db, SourceText(PROGRAM, ()), plan_of(parse(PROGRAM).directives, tmp_path, None), stdout=printed)
+    assert printed.getvalue() == "---------------\npath\n===============\na\tb\n===============\npath\t1\n"
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "edge.facts").write_text("")
+    db = Recorder(MODULE, {"path": []})
+    chosen = plan_of(parse(PROGRAM).directives, tmp_path, tmp_path / "missing")
+    with pytest.raises(IncorrectError, match=r"cannot write .*missing/path\.csv: no such file or directory"):
+        run_on(db, SourceText(PROGRAM, ()), chosen)
+
+
+def test_a_missing_facts_file_is_named_before_any_server_starts(tmp_path: Path) -> None:
+    program = tmp_path / "p.dl"
+    program.write_text(PROGRAM)
+    with pytest.raises(IncorrectError, match=r"cannot load edge: there is no file .*edge\.facts"):
+        run_program(program, facts=tmp_path)
+
+
+def test_an_error_of_the_text_names_file_line_and_column(tmp_path: Path) -> None:
+    program = tmp_path / "p.dl"
+    program.write_text(".decl r(x: symbol)\nr(x) :- \n")
+    with pytest.raises(DataflowError, match=r"p\.dl: .*\(line \d"):
+        run_program(program)
+
+
+def test_a_program_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IncorrectError, match=r"cannot read .*p\.dl: no such file or directory"):
+        run_program(tmp_path / "p.dl")
+    (tmp_path / "p.dl").write_bytes(b"\xff")
+    with pytest.raises(IncorrectError, match="not UTF-8"):
+        run_program(tmp_path / "p.dl")
+
+
+needs_cpp = pytest.mark.skipif(
+    not (shutil.which("cpp") or shutil.which("mcpp")), reason="there is no C preprocessor"
+)
+
+
+@needs_cpp
+def test_inclusions_and_macros_are_expanded_and_lines_kept(tmp_path: Path) -> None:
+    (tmp_path / "types.dl").write_text(".decl linux(x: symbol)\n\n.decl s(x: symbol)\n")
+    program = tmp_path / "p.dl"
+    program.write_text('#include "types.dl"\n#define GO(r) r(x) :- linux(x)\nGO(s).\n')
+    source = read_source(program)
+    lines = {
+        line.strip(): origin for line, origin in zip(source.text.split("\n"), source.origins, strict=True)
+    }
+    assert "s(x) :- linux(x)." in lines
+    assert lines["s(x) :- linux(x)."][1] == 3
+    assert lines[".decl s(x: symbol)"] == (str(tmp_path / "types.dl"), 3)
+    assert not any(line.startswith("#") for line in lines)
+
+
+@needs_cpp
+def test_an_error_of_an_included_file_names_it(tmp_path: Path) -> None:
+    (tmp_path / "types.dl").write_text("\n.decl s(x symbol)\n")
+    program = tmp_path / "p.dl"
+    program.write_text('#include "types.dl"\n')
+    with pytest.raises(DataflowError, match=r"types\.dl: .*\(line 2,"):
+        run_program(program)
+
+
+@needs_cpp
+def test_an_inclusion_of_nothing_is_an_error(tmp_path: Path) -> None:
+    program = tmp_path / "p.dl"
+    program.write_text('#include "nothing.dl"\n')
+    with pytest.raises(IncorrectError, match=r"cannot preprocess .*nothing\.dl"):
+        run_program(program)
+
+
+def test_programs_without_directives_for_it_are_left_alone(tmp_path: Path) -> None:
+    program = tmp_path / "p.dl"
+    program.write_text('.decl r(x: symbol)\nr("#define").\n')
+    assert read_source(program).text == program.read_text()
