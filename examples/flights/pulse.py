@@ -1,6 +1,6 @@
 """Measures, over and over, one row's way from a client of one worker to a subscriber at another.
 
-    python pulse.py HOST:PORT        until its standard input is closed, then prints one line
+    python pulse.py HOST:PORT        prints "ready" once it measures, and its findings when its standard input closes
 
 It is a process of its own, so that it waits for the server and not for whatever else its parent does. It
 speaks NDJSON over plain sockets: the protocol is simple enough for a page of Python.
@@ -18,6 +18,8 @@ from typing import Any
 
 PROGRAM = ".decl pulse(beat: number) upsert(beat)\n.input pulse"
 PAUSE_SECONDS = 0.02
+LEAST_BEATS = 2
+"""What percentiles need, however soon it is told to end."""
 
 
 class Connection:
@@ -48,9 +50,10 @@ def main(address: str) -> None:
     writer.receive()
     reader.send(id=0, op="subscribe", relation="pulse", snapshot=False)
     reader.receive()
-    milliseconds = []
+    print("ready", flush=True)
+    milliseconds: list[float] = []
     beat = 0
-    while not stop.wait(PAUSE_SECONDS):
+    while not stop.wait(PAUSE_SECONDS) or len(milliseconds) < LEAST_BEATS:
         beat += 1
         start = time.perf_counter()
         writer.send(id=beat, op="transact", changes=[{"relation": "pulse", "insert": [[beat]]}])
@@ -58,9 +61,6 @@ def main(address: str) -> None:
         milliseconds.append((time.perf_counter() - start) * 1e3)
         assert message["changes"] == [[[beat], 1]], message
         writer.receive()
-    if len(milliseconds) < 2:
-        print("too short to say")
-        return
     cuts = statistics.quantiles(milliseconds, n=100, method="inclusive")
     print(f"p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms ({len(milliseconds):,} times)")
 

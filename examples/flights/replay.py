@@ -239,14 +239,20 @@ async def _discard(stream: trio.abc.ReceiveStream) -> None:
 
 @contextlib.contextmanager
 def pulse(address: str) -> Iterator[Callable[[], str]]:
-    """Measure latencies in a process of its own for the length of the block; what it gives tells them."""
+    """Measure latencies in a process of its own for the length of the block; what it gives tells them.
+
+    The block begins when the process measures, however short the block is.
+    """
     process = subprocess.Popen(
         [sys.executable, str(HERE / "pulse.py"), address],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
     try:
+        if process.stdout.readline() != "ready\n":
+            raise SystemExit("the latency probe didn't start")
         # Its standard input closed, it says what it measured and ends.
         yield lambda: process.communicate()[0].strip()
     finally:
