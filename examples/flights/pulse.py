@@ -1,6 +1,6 @@
 """Measures, over and over, one row's way from a client of one worker to a subscriber at another.
 
-    python pulse.py HOST:PORT        prints "ready" once it measures, and its findings when its standard input closes
+    python pulse.py HOST:PORT        prints "ready" once it measures, what it found when stdin closes
 
 It is a process of its own, so that it waits for the server and not for whatever else its parent does. It
 speaks NDJSON over plain sockets: the protocol is simple enough for a page of Python.
