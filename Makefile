@@ -2,6 +2,7 @@
 # make test    everything that must hold; what .ci/run calls
 # make check   the fast part of it: format, lints, types
 # make bench   end-to-end measurements                         BENCH_SCALE=0.1 makes them shorter
+# make torture what takes long or needs special tools   SUITES="order fuzz" chooses some
 # make soak    10,000 rounds that must leave nothing behind
 # make clean   forget the virtual environment and all builds
 #
@@ -25,10 +26,10 @@ PROFILE ?= release
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock rust-toolchain.toml
 PYTHON_TREES := python tests examples bench
 
-.PHONY: help demo test check bench soak clean setup extension rust-check rust-test python-check stubs pytest
+.PHONY: help demo test check torture bench soak clean setup extension rust-check rust-test python-check stubs pytest
 
 help:
-	@sed -n '1,9s/^# \{0,1\}//p' Makefile
+	@sed -n '1,10s/^# \{0,1\}//p' Makefile
 
 # --- setting up ------------------------------------------------------------------------------------------------------
 
@@ -78,6 +79,10 @@ test:
 	@$(MAKE) --no-print-directory rust-test
 	@$(MAKE) --no-print-directory stubs
 	@$(MAKE) --no-print-directory pytest
+
+# Suites say themselves what they need; tests/torture/README.md.
+torture: extension
+	@$(BIN)/python tests/torture/run.py $(SUITES)
 
 soak: extension
 	SOAK_ROUNDS=10000 $(BIN)/python -m pytest -q -s tests/e2e/test_soak.py --timeout 7200
