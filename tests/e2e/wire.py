@@ -221,6 +221,11 @@ class Subscription:
         self.reached = max(self.reached, step.time)
         self._part = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether what arrived last was the end of a step."""
+        return self._part is None
+
     def until(self, time: int) -> Contents:
         """Wait until all changes up to `time` are in; needs progress unless the relation changes then."""
         while self.reached < time or self._part is not None:
