@@ -263,4 +263,29 @@ PROGRAMS: dict[str, str] = {
         .output turned
         .output pairs
     """,
+    "components": """
+        .comp Graph<N> {
+            .decl edge(x: N, y: N)
+            .decl reach(x: N, y: N) overridable
+            reach(x, y) :- edge(x, y).
+            reach(x, z) :- reach(x, y), edge(y, z).
+        }
+        .comp OneStep<N> : Graph<N> {
+            .override reach
+            reach(x, y) :- edge(x, y), keep(x).
+        }
+        .decl keep(x: number)
+        .input keep
+        .init all = Graph<number>
+        .init one = OneStep<number>
+        .decl e(x: number, y: number)
+        .input e
+        all.edge(x, y) :- e(x, y).
+        one.edge(x, y) :- e(x, y).
+        .decl further(x: number, y: number)
+        further(x, y) :- all.reach(x, y), !one.reach(x, y).
+        .output all.reach
+        .output one.reach
+        .output further
+    """,
 }

@@ -43,7 +43,7 @@ def test_a_batch_run_equals_the_server(world: World, rng: random.Random, tmp_pat
     program.write_text(PROGRAMS[name])
     workers = str(world.cluster.size)
     run("run", str(program), "-F", str(facts), "-D", str(results), "-w", workers)
-    outputs = re.findall(r"\.output (\w+)", PROGRAMS[name])
+    outputs = re.findall(r"\.output ([\w.]+)", PROGRAMS[name])
     assert sorted(each.name for each in results.iterdir()) == sorted(f"{output}.csv" for output in outputs)
     for output in outputs:
         reply = world.clients[0].call("read", relation=output)

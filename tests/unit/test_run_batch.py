@@ -171,6 +171,13 @@ def test_a_missing_facts_file_is_named_before_any_server_starts(tmp_path: Path) 
         run_program(program, facts=tmp_path)
 
 
+def test_the_inputs_of_an_instance_are_files_under_its_name(tmp_path: Path) -> None:
+    program = tmp_path / "p.dl"
+    program.write_text(".comp C { .decl edge(x: symbol)\n.input edge }\n.init c = C\n")
+    with pytest.raises(IncorrectError, match=r"cannot load c\.edge: there is no file .*c\.edge\.facts"):
+        run_program(program, facts=tmp_path)
+
+
 def test_an_error_of_the_text_names_file_line_and_column(tmp_path: Path) -> None:
     program = tmp_path / "p.dl"
     program.write_text(".decl r(x: symbol)\nr(x) :- \n")

@@ -1,12 +1,13 @@
 """The language: program text to a checked program. No I/O at all.
 
-`parse` gives the syntax tree (`ast`) of a text, `check` the checked form (`checked`) of a tree against the
-`Catalog` of what earlier programs registered. The planner and everything else that gives programs a meaning
-start from the checked form.
+`parse` gives the syntax tree (`ast`) of a text, `expand` puts in what the instances of its components hold,
+and `check` gives the checked form (`checked`) of a tree against the `Catalog` of what earlier programs
+registered. The planner and everything else that gives programs a meaning start from the checked form.
 """
 
 from dataflow_serve.language._catalog import Catalog, CatalogRelation
 from dataflow_serve.language._check import check, digest_of
+from dataflow_serve.language._components import expand
 from dataflow_serve.language._cursor import did_you_mean
 from dataflow_serve.language._parser import parse
 from dataflow_serve.language._types import Column, Scalar, Type
@@ -24,5 +25,6 @@ __all__ = [
     "check",
     "did_you_mean",
     "digest_of",
+    "expand",
     "parse",
 ]

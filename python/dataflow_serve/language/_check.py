@@ -6,6 +6,7 @@ from dataflow_serve.errors import IncorrectError
 from dataflow_serve.language import ast
 from dataflow_serve.language._canonical import digest
 from dataflow_serve.language._catalog import Catalog
+from dataflow_serve.language._components import expand
 from dataflow_serve.language._cursor import Where
 from dataflow_serve.language._declarations import Names, declare, declare_types
 from dataflow_serve.language._grounding import check_grounded
@@ -27,6 +28,7 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
         ConflictError: it contradicts an earlier program.
         UnsupportedError: it uses a part of the dialect that this build doesn't have.
     """
+    program = expand(program)
     names = declare(program, catalog or Catalog())
     facts: dict[str, dict[tuple[Scalar, ...], None]] = {}
     rules: list[Rule] = []
@@ -49,6 +51,7 @@ def digest_of(program: ast.Program) -> str:
     Raises:
         IncorrectError: its declarations contradict themselves.
     """
+    program = expand(program)
     return digest(program, declare_types(program, Catalog()))
 
 

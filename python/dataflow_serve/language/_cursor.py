@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.language._lexer import Token, tokenize
+from dataflow_serve.language.ast import Position
 
 __all__ = ["Cursor", "Where", "did_you_mean", "quote"]
 
@@ -86,6 +87,19 @@ class Cursor:
     def name(self, what: str) -> Token:
         """The current token, which must be a name."""
         return self.expect("name", expected=what)
+
+    def qualified_name(self, what: str) -> tuple[str, Position]:
+        """A name, possibly of a part of an instance as in ``a.b``, moving past it; and where it begins."""
+        first = last = self.name(what)
+        parts = [first.text]
+        while self.token.kind == "." and self.token.start == last.end:
+            after = self.peek()
+            if after.kind != "name" or after.start != self.token.end:
+                break
+            self.advance()
+            last = self.advance()
+            parts.append(last.text)
+        return ".".join(parts), first.at
 
     def unexpected(self, expected: str, hint: str | None = None) -> IncorrectError:
         """The error for a token that isn't what has to stand here."""

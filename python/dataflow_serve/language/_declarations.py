@@ -59,8 +59,7 @@ class Names:
             earlier = self.catalog.get(atom.relation)
             if earlier is None:
                 hint = self.nearest(atom.relation) or (
-                    f'Declare it, as in ".decl {atom.relation}(x: symbol)", '
-                    "or register the program that does so first."
+                    f"{_declaring(atom.relation)}, or register the program that does so first."
                 )
                 raise IncorrectError(f'no relation "{atom.relation}"{where}', hint, *atom.at)
             self.imports[atom.relation] = earlier
@@ -84,7 +83,7 @@ class Names:
                     f'Derive the rows in a relation of your own that also holds those of "{atom.relation}".',
                     *atom.at,
                 )
-            hint = self.nearest(atom.relation) or f'Declare it, as in ".decl {atom.relation}(x: symbol)".'
+            hint = self.nearest(atom.relation) or f"{_declaring(atom.relation)}."
             raise IncorrectError(f'no relation "{atom.relation}" declared{where}', hint, *atom.at)
         if known.mode != "set":
             raise IncorrectError(
@@ -257,9 +256,7 @@ def _apply_directive(directive: ast.Directive, names: Names) -> None:
     if known is None:
         earlier = names.catalog.get(directive.relation)
         if earlier is None:
-            hint = names.nearest(directive.relation) or (
-                f'Declare it, as in ".decl {directive.relation}(x: symbol)".'
-            )
+            hint = names.nearest(directive.relation) or f"{_declaring(directive.relation)}."
             raise IncorrectError(
                 f'no relation "{directive.relation}" for .{directive.kind}', hint, *directive.at
             )
@@ -288,6 +285,13 @@ def _check_input(declaration: ast.RelationDeclaration, names: Names) -> None:
             f"Add .input {known.name} to it.",
             *at,
         )
+
+
+def _declaring(relation: str) -> str:
+    instance, _, part = relation.rpartition(".")
+    if instance:
+        return f'Declare "{part}" in a component of which "{instance}" is an instance'
+    return f'Declare it, as in ".decl {relation}(x: symbol)"'
 
 
 def _count(number: int, thing: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._cursor import did_you_mean
@@ -30,15 +33,15 @@ _QUALIFIERS = frozenset(
         "upsert",
     }
 )
+MAX_COMPONENT_DEPTH = 16
+"""How deep components may be declared in one another."""
+
 _LATER = {
-    "comp": "components",
     "functor": "functors of the user's own",
     "include": "inclusion of files",
-    "init": "components",
     "lattice": "lattices",
     "limitsize": "limits of size",
     "once": "inclusion of files",
-    "override": "components",
 }
 
 
@@ -52,24 +55,46 @@ def parse(text: str) -> ast.Program:
     return _Parser(text).program()
 
 
+@dataclass(slots=True)
+class _Items:
+    """What a program or the body of a component holds."""
+
+    types: list[ast.TypeDeclaration] = field(default_factory=list)
+    relations: list[ast.RelationDeclaration] = field(default_factory=list)
+    directives: list[ast.Directive] = field(default_factory=list)
+    clauses: list[ast.Clause] = field(default_factory=list)
+    components: list[ast.Component] = field(default_factory=list)
+    instances: list[ast.Instance] = field(default_factory=list)
+    overrides: list[tuple[str, ast.Position]] = field(default_factory=list)
+
+    def program(self) -> ast.Program:
+        return ast.Program(
+            tuple(self.types),
+            tuple(self.relations),
+            tuple(self.directives),
+            tuple(self.clauses),
+            tuple(self.components),
+            tuple(self.instances),
+        )
+
+
 class _Parser(TermParser):
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._types: list[ast.TypeDeclaration] = []
-        self._relations: list[ast.RelationDeclaration] = []
-        self._directives: list[ast.Directive] = []
-        self._clauses: list[ast.Clause] = []
+        self._items = _Items()
+        self._components = 0  # around the item being read
 
     def program(self) -> ast.Program:
         while not self.at("end"):
-            self.item_start = self.token.start
-            if self.at("directive"):
-                self._directive()
-            else:
-                self._clause()
-        return ast.Program(
-            tuple(self._types), tuple(self._relations), tuple(self._directives), tuple(self._clauses)
-        )
+            self._item()
+        return self._items.program()
+
+    def _item(self) -> None:
+        self.item_start = self.token.start
+        if self.at("directive"):
+            self._directive()
+        else:
+            self._clause()
 
     # Directives
 
@@ -83,7 +108,7 @@ class _Parser(TermParser):
             case "number_type" | "symbol_type" as word:
                 name = self.name("the name of a type")
                 base = word.removesuffix("_type")
-                self._types.append(ast.TypeDeclaration(name.text, ((base, name.at),), name.at))
+                self._items.types.append(ast.TypeDeclaration(name.text, ((base, name.at),), name.at))
             case "input" | "output" | "printsize" as kind:
                 self._relation_directive(kind)
             case "pragma":
@@ -91,29 +116,32 @@ class _Parser(TermParser):
                 self.take("text")
             case "plan":
                 self._plan()
+            case "comp":
+                self._component()
+            case "init":
+                self._instance()
+            case "override":
+                self._override(token)
             case word:
                 raise UnsupportedError(f'{_LATER[word]} ("{token.text}")', None, *token.at)
 
     def _type(self) -> None:
         name = self.name("the name of a type")
         if self.take("<:"):
-            bases = [self.name("a type")]
+            bases = [self.qualified_name("a type")]
         elif self.take("="):
             if self.at("["):
                 raise UnsupportedError(f'the record type "{name.text}"', None, *name.at)
-            bases = [self.name("a type")]
+            bases = [self.qualified_name("a type")]
             if self.at("{"):
                 raise UnsupportedError(f'the algebraic type "{name.text}"', None, *name.at)
             while self.take("|"):
-                bases.append(self.name("a type"))
+                bases.append(self.qualified_name("a type"))
                 if self.at("{"):
                     raise UnsupportedError(f'the algebraic type "{name.text}"', None, *name.at)
         else:
-            self._types.append(ast.TypeDeclaration(name.text, (("symbol", name.at),), name.at))
-            return
-        self._types.append(
-            ast.TypeDeclaration(name.text, tuple((base.text, base.at) for base in bases), name.at)
-        )
+            bases = [("symbol", name.at)]
+        self._items.types.append(ast.TypeDeclaration(name.text, tuple(bases), name.at))
 
     def _relation(self) -> None:
         names = [self._relation_name()]
@@ -125,10 +153,10 @@ class _Parser(TermParser):
         qualifiers = self._qualifiers()
         for name in names:
             kept = tuple(q for q in qualifiers if q.name not in ("input", "output", "printsize"))
-            self._relations.append(ast.RelationDeclaration(name.text, columns, kept, name.at))
+            self._items.relations.append(ast.RelationDeclaration(name.text, columns, kept, name.at))
             for q in qualifiers:
                 if q not in kept:
-                    self._directives.append(ast.Directive(q.name, name.text, (), q.at))
+                    self._items.directives.append(ast.Directive(q.name, name.text, (), q.at))
 
     def _relation_name(self) -> Token:
         name = self.name("the name of a relation")
@@ -146,10 +174,10 @@ class _Parser(TermParser):
                 self.expect(",", expected='"," or ")"')
             name = self.name("the name of a column")
             self.expect(":", hint=f'A column is written with its type, as in "{name.text}: number".')
-            kind = self.name("a type")
+            kind, kind_at = self.qualified_name("a type")
             if self.at("<"):
                 raise UnsupportedError(f'the lattice column "{name.text}"', None, *name.at)
-            columns.append(ast.ColumnDeclaration(name.text, kind.text, name.at, kind.at))
+            columns.append(ast.ColumnDeclaration(name.text, kind, name.at, kind_at))
         self.expect(")")
         return tuple(columns)
 
@@ -188,9 +216,9 @@ class _Parser(TermParser):
         return token.text, token.at
 
     def _relation_directive(self, kind: str) -> None:
-        names = [self.name("the name of a relation")]
+        names = [self.qualified_name("the name of a relation")]
         while self.take(","):
-            names.append(self.name("the name of a relation"))
+            names.append(self.qualified_name("the name of a relation"))
         parameters: list[tuple[str, str]] = []
         if self.take("("):
             while not self.at(")"):
@@ -200,8 +228,8 @@ class _Parser(TermParser):
                 self.expect("=")
                 parameters.append((key, self._parameter()))
             self.expect(")")
-        for name in names:
-            self._directives.append(ast.Directive(kind, name.text, tuple(parameters), name.at))
+        for name, at in names:
+            self._items.directives.append(ast.Directive(kind, name, tuple(parameters), at))
 
     def _parameter(self) -> str:
         match self.token.kind:
@@ -225,6 +253,64 @@ class _Parser(TermParser):
             if not self.take(","):
                 return
 
+    # Components
+
+    def _component(self) -> None:
+        name = self.name("the name of a component")
+        parameters = self._type_list("the name of a type parameter", lambda what: self.name(what).text)
+        bases: list[ast.ComponentUse] = []
+        if self.take(":"):
+            bases.append(self._component_use())
+            while self.take(","):
+                bases.append(self._component_use())
+        self.expect("{", hint=f'Write ".comp {name.text} {{ … }}".')
+        if self._components == MAX_COMPONENT_DEPTH:
+            raise UnsupportedError(
+                f"components in one another, deeper than {MAX_COMPONENT_DEPTH}", None, *name.at
+            )
+        around, self._items = self._items, _Items()
+        self._components += 1
+        while not self.take("}"):
+            if self.at("end"):
+                raise self.unexpected(f'"}}", which closes the component "{name.text}",')
+            self._item()
+        self._components -= 1
+        inside, self._items = self._items, around
+        around.components.append(
+            ast.Component(
+                name.text, parameters, tuple(bases), tuple(inside.overrides), inside.program(), name.at
+            )
+        )
+
+    def _component_use(self) -> ast.ComponentUse:
+        name = self.name("the name of a component")
+        arguments = self._type_list("a type", lambda what: self.qualified_name(what)[0])
+        return ast.ComponentUse(name.text, arguments, name.at)
+
+    def _type_list(self, what: str, read: Callable[[str], str]) -> tuple[str, ...]:
+        found: list[str] = []
+        if self.take("<"):
+            found.append(read(what))
+            while self.take(","):
+                found.append(read(what))
+            self.expect(">", expected='"," or ">"')
+        return tuple(found)
+
+    def _instance(self) -> None:
+        name = self.name("the name of an instance")
+        self.expect("=", hint=f'Write ".init {name.text} = Component".')
+        self._items.instances.append(ast.Instance(name.text, self._component_use(), name.at))
+
+    def _override(self, token: Token) -> None:
+        name = self.name("the name of a relation")
+        if not self._components:
+            raise IncorrectError(
+                ".override outside of a component",
+                "It leaves out clauses that a component inherits from another.",
+                *token.at,
+            )
+        self._items.overrides.append((name.text, name.at))
+
     # Clauses
 
     def _clause(self) -> None:
@@ -243,20 +329,15 @@ class _Parser(TermParser):
         else:
             end = self.expect(".", expected='":-" or "."', hint="A clause ends with a full stop.")
         text = self.source[first.start : end.end]
-        self._clauses.append(ast.Clause(tuple(heads), body, text, first.at))
+        self._items.clauses.append(ast.Clause(tuple(heads), body, text, first.at))
 
     def _head(self) -> ast.Atom:
-        name = self.name("a relation")
-        follows = self.token
-        if follows.kind == "." and follows.start == name.end and self.peek().kind == "name":
-            raise UnsupportedError(f"a relation of a component{self._where()}", None, *name.at)
-        if name.text in RESERVED:
+        name, at = self.qualified_name("a relation")
+        if name in RESERVED:
             raise IncorrectError(
-                f'"{name.text}" is a reserved word{self._where()}',
-                "Give the relation another name.",
-                *name.at,
+                f'"{name}" is a reserved word{self._where()}', "Give the relation another name.", *at
             )
-        return ast.Atom(name.text, self.arguments(), name.at)
+        return ast.Atom(name, self.arguments(), at)
 
     def _unknown_directive(self) -> IncorrectError:
         word = self.peek().text

@@ -156,7 +156,7 @@ class TermParser(Cursor):
         self.expect("(")
         term = self.term()
         self.expect(",")
-        kind = self.name("a type").text
+        kind, _ = self.qualified_name("a type")
         self.expect(")")
         self._depth += 1
         return ast.Cast(term, kind, at)
@@ -209,7 +209,7 @@ class TermParser(Cursor):
             body = self.body()
             self.expect("}", expected='"," or ";" or "}"')
         else:
-            body = self._atom(self.name('"{" or a relation'))
+            body = self._atom('"{" or a relation')
         self._nesting -= 1
         self._depth = depth + 1
         return ast.Aggregate(token.text, target, body, token.at)
@@ -253,9 +253,9 @@ class TermParser(Cursor):
                 self.advance()
                 return ast.Constant(token.text == "true", token.at)
             if follows.kind == "(" and token.text not in RESERVED and not self._call_is_a_term():
-                return self._atom(self.advance())
-            if follows.kind == "." and follows.start == token.end and self._is_qualified_name():
-                raise UnsupportedError(f"a relation of a component{self._where()}", None, *token.at)
+                return self._atom("a relation")
+            if follows.kind == "." and follows.start == token.end and self._goes_on(follows):
+                return self._atom("a relation")
         if token.kind in _NO_TERM:
             raise self.unexpected("an atom or a constraint")
         return self._comparison()
@@ -279,8 +279,9 @@ class TermParser(Cursor):
             raise IncorrectError(f'"{token.text}" of {count}{self._where()}', "It takes 2.", *token.at)
         return ast.Compare(token.text, args[0], args[1], token.at)
 
-    def _atom(self, token: Token) -> ast.Atom:
-        return ast.Atom(token.text, self.arguments(), token.at)
+    def _atom(self, expected: str) -> ast.Atom:
+        name, at = self.qualified_name(expected)
+        return ast.Atom(name, self.arguments(), at)
 
     def _call_is_a_term(self) -> bool:
         """Whether the name and parentheses here begin a comparison, so that a functor was meant."""
@@ -296,10 +297,10 @@ class TermParser(Cursor):
         after = self.tokens[min(self._closing[self.index] + 1, len(self.tokens) - 1)]
         return after.kind not in _COMPARISONS and after.text not in OPERATORS
 
-    def _is_qualified_name(self) -> bool:
-        return (
-            self.peek(2).kind == "name" and self.peek(2).start == self.peek().end and self.peek(3).kind == "("
-        )
+    def _goes_on(self, stop: Token) -> bool:
+        """Whether a name stands directly behind the full stop that follows the current token."""
+        after = self.peek(2)
+        return after.kind == "name" and after.start == stop.end
 
     def _match_parentheses(self) -> None:
         """Find what closes each opening parenthesis (or the end) and which of them enclose a list."""

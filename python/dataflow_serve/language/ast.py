@@ -18,11 +18,14 @@ __all__ = [
     "Clause",
     "ColumnDeclaration",
     "Compare",
+    "Component",
+    "ComponentUse",
     "Conjunction",
     "Constant",
     "Directive",
     "Disjunction",
     "FloatLiteral",
+    "Instance",
     "Negation",
     "NumberLiteral",
     "Position",
@@ -239,6 +242,37 @@ class Clause:
 
 
 @dataclass(frozen=True, slots=True)
+class ComponentUse:
+    """A component named in order to inherit from it or to instantiate it."""
+
+    name: str
+    arguments: tuple[str, ...]
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """``.comp``: declarations and clauses that take effect under the name of each instance."""
+
+    name: str
+    parameters: tuple[str, ...]
+    bases: tuple[ComponentUse, ...]
+    overrides: tuple[tuple[str, Position], ...]
+    """Inherited relations whose inherited clauses are left out."""
+    body: Program
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """``.init``: a component under a name."""
+
+    name: str
+    component: ComponentUse
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A parsed program, in the order of the text."""
 
@@ -246,3 +280,5 @@ class Program:
     relations: tuple[RelationDeclaration, ...]
     directives: tuple[Directive, ...]
     clauses: tuple[Clause, ...]
+    components: tuple[Component, ...] = ()
+    instances: tuple[Instance, ...] = ()

@@ -11,7 +11,7 @@ from typing import TextIO
 from dataflow_serve.client import BlockingClient, FileSource
 from dataflow_serve.client._tables import in_order
 from dataflow_serve.errors import DataflowError, IncorrectError
-from dataflow_serve.language import parse
+from dataflow_serve.language import expand, parse
 from dataflow_serve.protocol import Column, Module, Row
 from dataflow_serve.run._directives import FileFormat, Input, Output, Plan, PrintSize, plan_of
 from dataflow_serve.run._output import write_rows
@@ -57,7 +57,7 @@ def run_program(
 
 def _plan(source: SourceText, facts: Path, output: Path | None) -> Plan:
     try:
-        plan = plan_of(parse(source.text).directives, facts, output)
+        plan = plan_of(expand(parse(source.text)).directives, facts, output)
     except DataflowError as error:
         raise source.located(error) from None
     for wanted in plan.inputs:

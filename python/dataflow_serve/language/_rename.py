@@ -1,0 +1,65 @@
+"""Syntax trees with other names for relations and types in them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from dataflow_serve.language import ast
+
+__all__ = ["Renaming"]
+
+_Node = TypeVar("_Node")
+
+
+class Renaming:
+    """Replaces names wherever they stand; what a declaration declares keeps its own."""
+
+    def __init__(self, relation: Callable[[str], str], kind: Callable[[str], str]) -> None:
+        """Relations and types are called what these functions say."""
+        self._relation = relation
+        self._kind = kind
+
+    def clause(self, clause: ast.Clause) -> ast.Clause:
+        """The clause; its text stays as written."""
+        return replace(
+            clause,
+            heads=tuple(self._node(head) for head in clause.heads),
+            body=None if clause.body is None else self._node(clause.body),
+        )
+
+    def type_declaration(self, declaration: ast.TypeDeclaration) -> ast.TypeDeclaration:
+        """The declaration with other bases."""
+        bases = tuple((self._kind(name), at) for name, at in declaration.bases)
+        return replace(declaration, bases=bases)
+
+    def relation_declaration(self, declaration: ast.RelationDeclaration) -> ast.RelationDeclaration:
+        """The declaration with other types of columns."""
+        columns = tuple(replace(column, type=self._kind(column.type)) for column in declaration.columns)
+        return replace(declaration, columns=columns)
+
+    def _node(self, node: _Node) -> _Node:
+        """A part of a clause, by what its classes declare, so that new ones need nothing here."""
+        changed: dict[str, Any] = {}
+        if isinstance(node, ast.Atom):
+            changed["relation"] = self._relation(node.relation)
+        elif isinstance(node, ast.Cast):
+            changed["type"] = self._kind(node.type)
+        for name in _FIELDS.get(type(node)) or _fields(type(node)):
+            value = getattr(node, name)
+            if type(value) is tuple:
+                changed[name] = tuple(map(self._node, value))
+            elif dataclasses.is_dataclass(value):
+                changed[name] = self._node(value)
+        return replace(node, **changed) if changed else node  # type: ignore[type-var]
+
+
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def _fields(kind: type) -> tuple[str, ...]:
+    found = tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+    _FIELDS[kind] = found
+    return found
