@@ -33,7 +33,8 @@ ONLY_IN = {
 ROOMS = {
     "errors": set(),
     "protocol": {"errors"},
-    "client": {"errors", "protocol"},
+    "dsl": {"errors"},
+    "client": {"dsl", "errors", "protocol"},
     "language": {"errors"},
     "planner": {"errors", "language"},
     "server": {"client", "errors", "language", "planner", "protocol"},
@@ -102,13 +103,13 @@ def test_one_module_imports_the_extension() -> None:
     assert importers == [PACKAGE / "server" / "_cluster.py"]
 
 
-@pytest.mark.parametrize("room", ["errors", "protocol", "client", "language", "planner"])
+@pytest.mark.parametrize("room", ["errors", "protocol", "client", "dsl", "language", "planner"])
 def test_clients_and_compilers_do_without_the_extension(room: str) -> None:
     program = f"import sys; sys.modules['dataflow_serve._core'] = None; import dataflow_serve.{room}"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("room", ["language", "planner", "errors", "protocol"])
+@pytest.mark.parametrize("room", ["dsl", "language", "planner", "errors", "protocol"])
 def test_rooms_without_input_and_output_stay_so(room: str) -> None:
     banned = {"trio", "socket", "threading", "asyncio", "subprocess", "select"}
     for path in modules(room):

@@ -9,6 +9,8 @@ Everything public is here; modules whose name begins with an underscore are not.
 from typing import TYPE_CHECKING
 
 from dataflow_serve.client import BlockingClient, Client, Progress, Step, connect, open_client
+from dataflow_serve.dsl import count, fn, max, mean, min, program, rel, rule, sum, vars
+from dataflow_serve.dsl import wildcard as _
 from dataflow_serve.errors import (
     BusyError,
     ConflictError,
@@ -51,9 +53,20 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "WorkerFailed",
+    "_",
     "connect",
+    "count",
+    "fn",
+    "max",
+    "mean",
+    "min",
     "open_client",
+    "program",
+    "rel",
+    "rule",
     "serve",
+    "sum",
+    "vars",
 ]
 
 

@@ -121,3 +121,28 @@ def test_a_killed_server_is_noticed_and_a_new_one_found() -> None:
                     second.kill()
 
     trio.run(session)
+
+
+def test_rules_made_in_python(cluster: Cluster) -> None:
+    x, y, z, n = ds.vars("x y z n")
+    knows = ds.rel("knows", x=str, y=str).input()
+    reach, fame = ds.rel("reach", x=str, y=str), ds.rel("fame", y=str, n=int)
+    with ds.connect(url(cluster, "df")) as db:
+        db.rules(
+            knows,
+            ds.rule(reach(x, y), knows(x, y)),
+            ds.rule(reach(x, z), reach(x, y), knows(y, z)),
+            name="people",
+        )
+        db.rule(fame(y, n), db.rel("reach")(ds._, y), n == ds.count(reach(ds._, y)), name="fame")
+        db.transact(knows=[("ann", "bob"), ("bob", "cid")])
+        assert Counter(db["fame"].rows()) == Counter([("bob", 1), ("cid", 2)])
+        with pytest.raises(ds.IncorrectError, match=r'no relation "reech".*did you mean "reach"'):
+            db.rule(ds.rel("r", x=str)(x), ds.rel("reech")(x, ds._))
+
+    async def session() -> None:
+        async with ds.open_client(url(cluster, "df")) as db:
+            await db.rule(ds.rel("alone", x=str)(x), knows(x, ds._), ~reach(ds._, x), name="alone")
+            assert await db["alone"].rows() == [("ann",)]
+
+    trio.run(session)

@@ -17,6 +17,8 @@ from dataflow_serve.client._progress import showing_progress
 from dataflow_serve.client._subscription import Subscription as TrioSubscription
 from dataflow_serve.client._trio import DEFAULT_URL, PING_INTERVAL, Client, Wait, open_client
 from dataflow_serve.client._view import Progress, Step
+from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel
+from dataflow_serve.dsl import Relation as NamedRelation
 from dataflow_serve.errors import DataflowError
 from dataflow_serve.protocol import Change, Column, Module, Row, Rows, ServerInfo, Transacted, Value
 
@@ -80,14 +82,34 @@ class BlockingClient:
         """Whether there is a connection right now."""
         return self._client.connected
 
-    def register(self, program: str, name: str | None = None) -> Module:
-        """Install a Datalog program on all workers; see `Client.register`.
+    def register(self, program: str | Program, name: str | None = None) -> Module:
+        """Install a Datalog program, as text or made in Python, on all workers; see `Client.register`.
 
         Raises:
             IncorrectError: an error in the text, with line and column.
             ConflictError: ``name`` belongs to another program, or a relation is declared otherwise already.
         """
         return self._portal.call(lambda: self._client.register(program, name))
+
+    rel = staticmethod(rel)
+
+    def rule(self, head: Atom, *body: Condition, name: str | None = None) -> Module:
+        """Install one rule made in Python: ``db.rule(fame(y, n), n == ds.count(reach(ds._, y)))``.
+
+        Raises:
+            IncorrectError: an error in the rule.
+            ConflictError: the head's relation belongs to another program; `rules` takes several at once.
+        """
+        return self._portal.call(lambda: self._client.rule(head, *body, name=name))
+
+    def rules(self, *parts: NamedRelation | Rule, name: str | None = None) -> Module:
+        """Install relations and rules made in Python as one program; see `Client.register`.
+
+        Raises:
+            IncorrectError: an error in a rule.
+            ConflictError: a relation belongs to another program.
+        """
+        return self._portal.call(lambda: self._client.rules(*parts, name=name))
 
     def unregister(self, name: str) -> int:
         """Remove a module, or one relation; see `Client.unregister`.

@@ -19,6 +19,8 @@ from dataflow_serve.client._link import Link, Pending
 from dataflow_serve.client._subscription import Subscription, subscribe_request
 from dataflow_serve.client._transport import Address, StreamTransport, Transport
 from dataflow_serve.client._view import Progress, Step, View
+from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel, rule
+from dataflow_serve.dsl import Relation as NamedRelation
 from dataflow_serve.errors import (
     ConnectionClosed,
     DataflowError,
@@ -182,8 +184,8 @@ class Client:
 
     # --- what a program does --------------------------------------------------------------------------------
 
-    async def register(self, program: str, name: str | None = None) -> Module:
-        """Install a Datalog program on all workers, as module ``name``.
+    async def register(self, program: str | Program, name: str | None = None) -> Module:
+        """Install a Datalog program, as text or made in Python, on all workers, as module ``name``.
 
         Returns when every worker has built it; its relations may still be catching up then. The same program
         again is the same module and costs nothing. Cancelling before the server has read the request has no
@@ -193,7 +195,29 @@ class Client:
             IncorrectError: an error in the text, with line and column.
             ConflictError: ``name`` belongs to another program, or a relation is declared otherwise already.
         """
-        return await self._ask(Register(program, name), Module)
+        return await self._ask(Register(str(program), name), Module)
+
+    rel = staticmethod(rel)
+
+    async def rule(self, head: Atom, *body: Condition, name: str | None = None) -> Module:
+        """Install one rule made in Python: ``await db.rule(fame(y, n), n == ds.count(reach(ds._, y)))``.
+
+        The head's relation is declared by it. See `register` for what cancelling leaves.
+
+        Raises:
+            IncorrectError: an error in the rule.
+            ConflictError: the head's relation belongs to another program; `rules` takes several at once.
+        """
+        return await self.register(Program((rule(head, *body),)), name)
+
+    async def rules(self, *parts: NamedRelation | Rule, name: str | None = None) -> Module:
+        """Install relations and rules made in Python as one program; see `register`.
+
+        Raises:
+            IncorrectError: an error in a rule.
+            ConflictError: a relation belongs to another program.
+        """
+        return await self.register(Program(parts), name)
 
     async def unregister(self, name: str) -> int:
         """Remove a module, or one relation; the time from which on it is gone.
