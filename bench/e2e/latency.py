@@ -1,6 +1,7 @@
 """A one-row transaction to the step at a subscriber of another owner, and a bare TCP echo in the same run.
 
-Also with 1, 100 and 1,000 programs registered, all on inputs of their own but the one measured.
+Also with 1, 100 and 1,000 programs registered, all on inputs of their own but the one measured; and what one
+connection gets through it then, in transactions of 100 rows.
 """
 
 import socket
@@ -10,6 +11,10 @@ import time
 from common import SCALE, Client, percentile, server, transact
 
 ROUNDS = int(3_000 * SCALE)
+ROWS = int(200_000 * SCALE)
+BATCH = 100
+UNDER_WAY = 50
+"""Transactions sent before the first one's reply is waited for."""
 
 
 def program(number: int) -> str:
@@ -45,8 +50,8 @@ def echo() -> list[float]:
     return taken
 
 
-def steps(programs: int) -> list[float]:
-    """Seconds from sending a transaction to the step on the other connection."""
+def steps(programs: int) -> tuple[list[float], float]:
+    """Seconds from sending a transaction to the step on the other connection; and the rows/s of a load."""
     with server(2) as running:
         writer, reader = Client(running.port), Client(running.port)
         for number in range(programs):
@@ -59,22 +64,35 @@ def steps(programs: int) -> list[float]:
             reader.receive()
             taken.append(time.perf_counter() - started)
             writer.receive()
-    return taken
+        reader.socket.close()
+        return taken, rate(writer)
+
+
+def rate(client: Client) -> float:
+    """Rows a second through the program measured."""
+    started = time.perf_counter()
+    for count, start in enumerate(range(ROUNDS, ROUNDS + ROWS, BATCH)):
+        if count >= UNDER_WAY:
+            client.receive()
+        client.send("transact", **transact("in0", [[row, row] for row in range(start, start + BATCH)]))
+    for _ in range(min(UNDER_WAY, ROWS // BATCH)):
+        client.receive()
+    client.call("transact", changes=[{"relation": "in0", "insert": [[-1, -1]]}], wait="visible")
+    return ROWS / (time.perf_counter() - started)
 
 
 def main() -> None:
     """Prints a table."""
-    print(f"| {ROUNDS:,} rounds | p50, µs | p99, µs |\n| --- | --- | --- |")
+    print(f"| {ROUNDS:,} rounds | p50, µs | p99, µs | rows/s |\n| --- | --- | --- | --- |")
 
-    def show(name: str, taken: list[float]) -> None:
-        print(
-            f"| {name} | {percentile(taken, 0.5) * 1e6:,.0f} | {percentile(taken, 0.99) * 1e6:,.0f} |",
-            flush=True,
-        )
+    def show(name: str, taken: list[float], rows: str) -> None:
+        p50, p99 = (percentile(taken, share) * 1e6 for share in (0.5, 0.99))
+        print(f"| {name} | {p50:,.0f} | {p99:,.0f} | {rows} |", flush=True)
 
-    show("TCP echo", echo())
+    show("TCP echo", echo(), "–")
     for programs in (1, 100, 1000):
-        show(f"step, {programs:,} programs", steps(programs))
+        taken, rows = steps(programs)
+        show(f"step, {programs:,} programs", taken, f"{rows:,.0f}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """Rows a second from one connection into a maintained count per key, MessagePack and NDJSON.
 
-Encoding is done before the clock starts; the clock stops when everything sent is visible.
+Encoding is done before the clock starts; the clock stops when everything sent is visible. In turns with it:
+the same count written by hand on differential dataflow and fed in its own process, without a set of rows.
 """
 
+import json
 import socket
 import statistics
 import struct
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import msgspec
 from common import SCALE, Client, server
@@ -20,6 +25,10 @@ counted(k, n) :- event(k, _), n = count : { event(k, _) }.
 """
 ROWS = int(1_000_000 * SCALE)
 REPEATS = 3
+WORKERS = 2
+
+sys.path.append(str(Path(__file__).parents[1] / "engine"))
+from run import build  # noqa: E402  the other benchmark's build of its binary
 
 
 def messages(encoding: str, batch: int) -> list[bytes]:
@@ -56,7 +65,7 @@ def replies(stream: socket.socket, encoding: str, expected: int) -> None:
 def run(encoding: str, batch: int) -> float:
     """Rows a second."""
     framed = messages(encoding, batch)
-    with server(2) as running:
+    with server(WORKERS) as running:
         Client(running.port).call("register", program=PROGRAM)
         with socket.create_connection(("127.0.0.1", running.port)) as stream:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -72,13 +81,30 @@ def run(encoding: str, batch: int) -> float:
             return ROWS / (time.perf_counter() - started)
 
 
+def by_hand(binary: Path) -> float:
+    """Rows a second of the hand-written dataflow, on as many workers as the server has."""
+    command = [str(binary), "plain", "counts", str(WORKERS), str(ROWS)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return ROWS / float(json.loads(output)["load_s"])
+
+
 def main() -> None:
     """Prints a table."""
-    print(f"| encoding | rows a transaction | rows/s, median of {REPEATS} |\n| --- | --- | --- |")
-    for encoding in ("MessagePack", "NDJSON"):
-        for batch in (100, 10_000):
-            rates = [run(encoding, batch) for _ in range(REPEATS)]
-            print(f"| {encoding} | {batch:,} | {statistics.median(rates):,.0f} |", flush=True)
+    binary = build()
+    kinds = [(encoding, batch) for encoding in ("MessagePack", "NDJSON") for batch in (100, 10_000)]
+    rates: dict[tuple[str, int], list[float]] = {kind: [] for kind in kinds}
+    anchor = []
+    for _ in range(REPEATS):
+        anchor.append(by_hand(binary))
+        for kind in kinds:
+            rates[kind].append(run(*kind))
+    hand = statistics.median(anchor)
+    print(f"| encoding | rows a transaction | rows/s, median of {REPEATS} | ratio |")
+    print("| --- | --- | --- | --- |")
+    print(f"| none: by hand, in process | {ROWS:,} | {hand:,.0f} | 1 |")
+    for (encoding, batch), each in rates.items():
+        rate = statistics.median(each)
+        print(f"| {encoding} | {batch:,} | {rate:,.0f} | {rate / hand:.2f} |")
 
 
 if __name__ == "__main__":

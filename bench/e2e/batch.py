@@ -1,0 +1,86 @@
+"""Batch runs (`dataflow run`) of transitive closure and triangles against the same written by hand.
+
+Both read the same edges, the batch run from a file, and start anew each time; its seconds include starting
+Python, reading the facts and writing the result. Medians of several runs in turns.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import SCALE
+
+sys.path.append(str(Path(__file__).parents[1] / "engine"))
+from run import build
+
+REPEATS = 3
+SIZES = {"closure": int(2_000 * SCALE), "triangles": int(200_000 * SCALE)}
+EDGES = ".decl edge(a: number, b: number)\n.input edge\n"
+PROGRAMS = {
+    "closure": EDGES
+    + ".decl path(a: number, b: number)\n.output path\n"
+    + "path(a, b) :- edge(a, b).\npath(a, c) :- path(a, b), edge(b, c).\n",
+    "triangles": EDGES
+    + ".decl triangle(a: number, b: number, c: number)\n.output triangle\n"
+    + "triangle(a, b, c) :- edge(a, b), edge(b, c), edge(a, c).\n",
+}
+
+
+def batch(directory: Path, workers: int) -> tuple[float, float, int]:
+    """Seconds, peak memory in MB and rows of one run."""
+    command = [str(Path(sys.executable).with_name("dataflow")), "run", "program.dl"]
+    command += ["-F", ".", "-D", "out", "-w", str(workers)]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    taken = time.perf_counter() - started
+    if status != 0:
+        raise SystemExit(f"{command} failed")
+    (result,) = (directory / "out").glob("*.csv")
+    return taken, usage.ru_maxrss / 1024, result.read_bytes().count(b"\n")
+
+
+def by_hand(binary: Path, work: str, workers: int) -> tuple[float, float, int]:
+    """The same of the hand-written dataflow."""
+    command = [str(binary), "plain", work, str(workers), str(SIZES[work])]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found["load_s"], found["peak_mb"], found["rows"]
+
+
+def main() -> None:
+    """Prints a table."""
+    binary = build()
+    print("| work | workers | | s | peak memory, MB |\n| --- | --- | --- | --- | --- |")
+    for work, size in SIZES.items():
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            edges = subprocess.run(
+                [str(binary), "edges", work, "1", str(size)], check=True, capture_output=True, text=True
+            ).stdout
+            (directory / "edge.facts").write_text(edges)
+            (directory / "program.dl").write_text(PROGRAMS[work])
+            for workers in (1, 2):
+                runs: dict[str, list[tuple[float, float, int]]] = {"by hand": [], "dataflow run": []}
+                for _ in range(REPEATS):
+                    runs["by hand"].append(by_hand(binary, work, workers))
+                    runs["dataflow run"].append(batch(directory, workers))
+                if len({rows for each in runs.values() for _, _, rows in each}) != 1:
+                    raise SystemExit(f"{work}: results of different sizes")
+                medians = {
+                    kind: [statistics.median(run[at] for run in each) for at in (0, 1)]
+                    for kind, each in runs.items()
+                }
+                for kind, (seconds, memory) in medians.items():
+                    print(f"| {work} | {workers} | {kind} | {seconds:.2f} | {memory:,.0f} |")
+                hand, ours = medians.values()
+                ratios = [mine / theirs for mine, theirs in zip(ours, hand, strict=True)]
+                print(f"| {work} | {workers} | ratio | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
