@@ -1,5 +1,6 @@
 """Loading: rows from files and objects fit their columns, or the error names where they don't."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -163,19 +164,22 @@ def test_data_frames_are_matched_by_name() -> None:
         open_source(frame[["age"]], PERSON, header=None, delimiter=",")
 
 
-def test_arrow_streams_need_pyarrow() -> None:
+def test_arrow_streams_are_matched_by_name() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    polars = pytest.importorskip("polars")
+    data = {"age": [7, 8], "name": ["ann", "bob"]}
+    for table in (pyarrow.table(data), polars.DataFrame(data)):
+        assert list(open_source(table, PERSON, header=None, delimiter=",")) == [("ann", 7), ("bob", 8)]
+
+
+def test_arrow_streams_need_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stream:
         def __arrow_c_stream__(self, requested_schema: object = None) -> object:
             raise NotImplementedError
 
-    try:
-        import pyarrow  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError:
-        with pytest.raises(LocalProtocolError, match="pyarrow is not installed"):
-            open_source(Stream(), PERSON, header=None, delimiter=",")
-        return
-    table = pyarrow.table({"age": [7, 8], "name": ["ann", "bob"]})
-    assert list(open_source(table, PERSON, header=None, delimiter=",")) == [("ann", 7), ("bob", 8)]
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(LocalProtocolError, match="pyarrow is not installed"):
+        open_source(Stream(), PERSON, header=None, delimiter=",")
 
 
 @given(st.integers(0, 40), st.integers(1, 12))
