@@ -75,8 +75,11 @@ class Process:
 class Cluster:
     """A running cluster; `clients` opens connections to it."""
 
-    def __init__(self, processes: int = 1, workers: int = 2, *arguments: str) -> None:
-        self.processes, self.workers = processes, workers
+    def __init__(
+        self, processes: int = 1, workers: int = 2, *arguments: str, token: str | None = None
+    ) -> None:
+        """`token` is what the clients opened here give; the server's are in its `arguments`."""
+        self.processes, self.workers, self.token = processes, workers, token
         self._directory = tempfile.TemporaryDirectory(prefix="dataflow-serve-test-")
         self._clients: list[Wire] = []
         options = ["--listen", "127.0.0.1:0", "-w", str(workers), *arguments]
@@ -93,7 +96,7 @@ class Cluster:
         try:
             self.addresses = [member.wait_listening() for member in self.members]
             for address in self.addresses:
-                wait_formed(address)
+                wait_formed(address, token)
         except BaseException:
             self.kill()
             raise
@@ -105,7 +108,7 @@ class Cluster:
 
     def open(self, encoding: str = "ndjson", process: int = 0, *, hello: bool = True) -> Wire:
         """A new client of one process; `close_clients` closes it."""
-        client = Wire(self.addresses[process], encoding, hello=hello)
+        client = Wire(self.addresses[process], encoding, hello=hello, token=self.token)
         self._clients.append(client)
         return client
 
@@ -122,7 +125,7 @@ class Cluster:
     def empty(self) -> None:
         """Close all clients and unregister everything; what depends on another program goes before it."""
         self.close_clients()
-        with Wire(self.addresses[0]) as client:
+        with Wire(self.addresses[0], token=self.token) as client:
             names = sorted({relation["module"] for relation in client.call("status")["relations"]})
             while names:
                 left = []
@@ -165,12 +168,12 @@ class Cluster:
         )
 
 
-def wait_formed(address: tuple[str, int]) -> None:
+def wait_formed(address: tuple[str, int], token: str | None = None) -> None:
     """Wait until the process at `address` answers as a part of its cluster."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            Wire(address).close()
+            Wire(address, token=token).close()
             return
         except Refused as refused:
             if refused.code != "unavailable" or time.monotonic() > deadline:

@@ -256,7 +256,14 @@ class Subscription:
 class Wire:
     """One client: requests, replies in any order, subscriptions."""
 
-    def __init__(self, address: tuple[str, int], encoding: str = "ndjson", *, hello: bool = True) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        encoding: str = "ndjson",
+        *,
+        hello: bool = True,
+        token: str | None = None,
+    ) -> None:
         self.encoding = encoding
         self.stream: Stream | WebSocket = (WebSocket if encoding.startswith("ws") else Stream)(
             address, encoding
@@ -267,10 +274,14 @@ class Wire:
         self._replies: dict[Any, dict[str, Any]] = {}
         self._subscribes: dict[Any, dict[str, Any]] = {}
         try:
-            self.info: dict[str, Any] = self.call("hello", version=1) if hello else {}
+            self.info: dict[str, Any] = self.hello(token) if hello else {}
         except BaseException:
             self.close()
             raise
+
+    def hello(self, token: str | None = None) -> dict[str, Any]:
+        """Greet the server, with a token where there is one."""
+        return self.call("hello", version=1, **({} if token is None else {"token": token}))
 
     @property
     def owner(self) -> int:

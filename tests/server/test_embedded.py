@@ -57,6 +57,21 @@ def test_an_unknown_tunable_is_refused() -> None:
         ds.serve(park_mikros=3)
 
 
+def test_a_token_keeps_others_out() -> None:
+    with ds.serve(token="a secret of ours") as db:
+        db.register(PROGRAM)
+        with pytest.raises(ds.ForbiddenError, match="wants a token"):
+            ds.connect(db.url)
+        with ds.connect(db.url, token="a secret of ours") as other:
+            assert other["reach"].rows() == []
+
+
+def test_others_are_not_let_in_unasked() -> None:
+    with pytest.raises(ds.IncorrectError, match="reached from other machines"):
+        ds.serve(host="0.0.0.0")
+    ds.serve(host="0.0.0.0", insecure=True).close()
+
+
 def test_closing_ends_the_threads() -> None:
     before = threading.active_count()
     ds.serve().close()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dataflow_serve.errors import IncorrectError
+from dataflow_serve.server._access import make_token, token_hash
 from dataflow_serve.server._settings import load
 
 
@@ -41,10 +42,62 @@ def test_a_mistake_in_the_environment_is_named() -> None:
         load({}, None, {"DATAFLOW_SERVE_THREADS": "many"})
 
 
+def test_tokens_names_and_origins(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(f'listen = "0.0.0.0:1"\n[[token]]\nhash = "{token_hash("abc")}"\nrole = "reader"\n')
+    environment = {
+        "DATAFLOW_SERVE_HOSTS": "a.example, b.example",
+        "DATAFLOW_SERVE_ORIGINS": "https://c.example",
+    }
+    access = json.loads(load({}, str(file), environment).to_core())["access"]
+    assert [(token["role"], token["relations"]) for token in access["tokens"]] == [("reader", None)]
+    # The first example of FIPS 180-2.
+    assert access["tokens"][0]["hash"] == (
+        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert {"a.example", "b.example", "0.0.0.0"} <= set(access["hosts"])
+    assert access["origins"] == ["https://c.example"]
+    file.write_text('[[token]]\nhash = "x"\nrole = "king"\n')
+    with pytest.raises(IncorrectError, match=r"king.*token\[0\]\.role"):
+        load({}, str(file), {})
+
+
+def test_made_tokens_differ() -> None:
+    tokens = {make_token() for _ in range(100)}
+    assert len(tokens) == 100
+    assert min(map(len, tokens)) >= 43
+
+
+@pytest.mark.parametrize(
+    ("listen", "loopback"),
+    [
+        *((host, True) for host in ("127.0.0.1:1", "127.1.2.3:1", "localhost:1", "[::1]:1")),
+        *((host, False) for host in ("0.0.0.0:1", "[::]:1", "192.0.2.1:1")),
+    ],
+)
+def test_beyond_this_machine_somebody_must_be_known(listen: str, loopback: bool) -> None:
+    if loopback:
+        load({"listen": listen}, None, {}).check_exposure()
+        return
+    with pytest.raises(IncorrectError, match=r"reached from other machines.*dataflow-serve token"):
+        load({"listen": listen}, None, {}).check_exposure()
+    load({"listen": listen, "insecure": True}, None, {}).check_exposure()
+
+
+def test_links_to_other_machines_need_a_secret(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("192.0.2.1:1\n192.0.2.2:1\n")
+    flags = {"processes": 2, "hostfile": str(hosts)}
+    with pytest.raises(IncorrectError, match="DATAFLOW_SERVE_SECRET"):
+        load(flags, None, {}).check_exposure()
+    load({**flags, "secret": "s"}, None, {}).check_exposure()
+    load({**flags, "insecure": True}, None, {}).check_exposure()
+
+
 def test_the_host_file_names_the_processes(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("one:1\n\n two:2 \nthree:3\n")
-    settings = load({"processes": 2, "process": 1, "hostfile": str(hosts)}, None, {})
+    settings = load({"processes": 2, "process": 1, "hostfile": str(hosts), "secret": "s"}, None, {})
     assert json.loads(settings.to_core())["mesh"] == ["one:1", "two:2"]
     with pytest.raises(IncorrectError, match="names 3 hosts for 4"):
         load({"processes": 4, "hostfile": str(hosts)}, None, {}).to_core()

@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 
+import msgspec
 import trio
 
 from dataflow_serve import _core
@@ -98,6 +99,17 @@ class Cluster:
         self._host.reject(
             ticket, error.code, error.message, hint=error.hint, position=position, retry=error.retry
         )
+
+    def set_access(self, settings: Settings) -> None:
+        """Put other rules of who may do what in force; connections that they wouldn't let in are closed.
+
+        Raises:
+            IncorrectError: a rule is malformed; nothing changes.
+        """
+        try:
+            self._host.set_access(msgspec.json.encode(settings.access()).decode())
+        except ValueError as error:
+            raise IncorrectError(str(error)) from error
 
     def shutdown(self) -> None:
         """Ask the whole cluster to stop; a `Stopped` event follows."""

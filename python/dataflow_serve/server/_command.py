@@ -6,13 +6,16 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
+import msgspec
 import outcome
 import trio
 
 from dataflow_serve.errors import DataflowError, WorkerFailed
+from dataflow_serve.server._access import ROLES, make_token, token_hash
 from dataflow_serve.server._cluster import Cluster, tunable_names
 from dataflow_serve.server._orchestrator import run_process
 from dataflow_serve.server._settings import Settings, load
@@ -41,33 +44,72 @@ def _tunable(context: click.Context, parameter: click.Parameter, values: tuple[s
     return tunables
 
 
-@click.command(context_settings={"help_option_names": ["--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["--help"]})
 @click.option("--listen", metavar="HOST:PORT", help="Address for clients; port 0 takes a free one.")
 @click.option("-w", "--workers", "threads", type=click.IntRange(1), help="Worker threads of this process.")
 @click.option("-n", "--processes", type=click.IntRange(1), help="Processes of the cluster.")
 @click.option("-p", "--process", type=click.IntRange(0), help="Index of this process in the cluster.")
 @click.option("-h", "--hostfile", metavar="FILE", help="Addresses of the processes, host:port, one a line.")
 @click.option("--config", metavar="FILE", help="TOML file with any of these settings.")
+@click.option(
+    "--insecure", is_flag=True, default=None, help="Listen beyond this machine though no token is needed."
+)
 @click.option("--enable-echo", is_flag=True, default=None, help="Serve an echoing WebSocket on /echo.")
 @click.option("--spin", is_flag=True, default=None, help="Never park: lowest latency, one core a worker.")
 @click.option(
     "--tune", "tunables", multiple=True, metavar="NAME=VALUE", callback=_tunable, help="Set a tunable."
 )
 @click.version_option(package_name="dataflow-serve")
-def main(config: str | None, **flags: Any) -> NoReturn:
+@click.pass_context
+def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     """Run one process of a dataflow-serve cluster.
 
     Settings come from the flags, else from variables DATAFLOW_SERVE_<NAME>, else from the configuration
-    file. A signal (SIGINT, SIGTERM) stops the whole cluster.
+    file. A signal (SIGINT, SIGTERM) stops the whole cluster; SIGHUP reads tokens, hosts and origins again.
     """
+    if context.invoked_subcommand is None:
+        _serve(lambda: load(flags, config))
+
+
+@main.command()
+@click.option("--role", type=click.Choice(ROLES), default="reader", show_default=True, help="What it allows.")
+@click.option("--name", default="", help="What it is for.")
+@click.option(
+    "--relation",
+    "relations",
+    multiple=True,
+    help="Only for this relation; repeatable, x* for all that begin so.",
+)
+def token(role: str, name: str, relations: tuple[str, ...]) -> None:
+    """Make a token, and what the configuration needs to know it.
+
+    The token goes to standard error and is shown this once; its lines for the configuration file go to
+    standard output.
+    """
+    made = make_token()
+    click.echo(f"token: {made}", err=True)
+    lines = [f"name = {_quoted(name)}"] if name else []
+    lines += [f'role = "{role}"', f'hash = "{token_hash(made)}"']
+    if relations:
+        lines.append(f"relations = [{', '.join(map(_quoted, relations))}]")
+    click.echo("\n".join(["[[token]]", *lines]))
+
+
+def _quoted(text: str) -> str:
+    """A text as TOML has it, which is how JSON has it, too."""
+    return msgspec.json.encode(text).decode()
+
+
+def _serve(read_settings: Callable[[], Settings]) -> None:
+    """Run a process to its end, and leave."""
     level = os.environ.get("DATAFLOW_SERVE_LOG", "warning").upper()
     logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING")
     try:
-        settings = load(flags, config)
+        settings = read_settings()
         # Only the receiver below acts on these: one more signal while the cluster stops changes nothing.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        together = trio.run(_run, settings)
+        together = trio.run(_run, settings, read_settings)
     except WorkerFailed as error:
         _leave(EXIT_FAILED, str(error))
     except DataflowError as error:
@@ -86,18 +128,35 @@ def _leave(code: int, message: str | None = None) -> NoReturn:
     os._exit(code)
 
 
-async def _run(settings: Settings) -> bool:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+async def _run(settings: Settings, read_settings: Callable[[], Settings]) -> bool:
+    with (
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        trio.open_signal_receiver(signal.SIGHUP) as wishes,
+    ):
         cluster = Cluster(settings)
         host, port = cluster.address
         click.echo(f"listening on {host}:{port}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, signals, cluster)
+            nursery.start_soon(_reload_on_signal, wishes, cluster, read_settings)
             ended = await outcome.acapture(run_process, cluster)
             nursery.cancel_scope.cancel()
         # Out here, a failure isn't wrapped in the nursery's group.
         together: bool = ended.unwrap()
         return together
+
+
+async def _reload_on_signal(wishes: Any, cluster: Cluster, read_settings: Callable[[], Settings]) -> None:
+    """Put what may change while the server runs in force; a mistake in it leaves things as they are."""
+    async for _ in wishes:
+        try:
+            settings = read_settings()
+            settings.check_exposure()
+            cluster.set_access(settings)
+        except DataflowError as error:
+            _log.error("the configuration is left as it was: %s", error)
+        else:
+            _log.info("tokens, hosts and origins were read again")
 
 
 async def _stop_on_signal(signals: Any, cluster: Cluster) -> None:

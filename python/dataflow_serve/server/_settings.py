@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 import msgspec
 
 from dataflow_serve.errors import IncorrectError
+from dataflow_serve.server._access import Token, is_loopback
 
 __all__ = ["Settings", "load"]
 
 ENVIRONMENT = "DATAFLOW_SERVE_"
-"""Every setting but the tunables can be given by a variable of this prefix and its name in capitals."""
+"""Settings can be given by a variable: this prefix, and the name in capitals. Lists have commas."""
+TABLES = ("tunables", "token")
+"""Settings of the file that are too much for a variable."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +43,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Answer ``/echo`` with a WebSocket that echoes, for conformance suites."""
     spin: bool = False
     """Never park: lowest latency, one core a worker."""
+    token: list[Token] = []
+    """Who may do what. Without tokens, whoever reaches the port may do everything."""
+    hosts: list[str] = []
+    """Names by which browsers may call this server, besides ``localhost``, addresses, the name in ``listen``
+    and this machine's own; ``*`` for any."""
+    origins: list[str] = []
+    """Origins of pages that may open WebSockets, such as ``https://app.example``, besides the server's own;
+    ``*`` for any."""
+    insecure: bool = False
+    """Listen where others can reach the server, though it can't tell who they are."""
     tunables: dict[str, int] = {}
     """What ``tune`` can change while the server runs, as it is at the start."""
 
@@ -66,11 +80,49 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
         return hosts[: self.processes]
 
+    def check_exposure(self) -> None:
+        """See to it that nobody listens beyond this machine without knowing who comes in.
+
+        Raises:
+            IncorrectError: an address can be reached by others, and neither is there anything that would tell
+                them apart nor was it said that this is meant.
+        """
+        if self.insecure:
+            return
+        if not self.token and not is_loopback(self.listen):
+            raise IncorrectError(
+                f'"{self.listen}" can be reached from other machines, and nobody is asked for a token',
+                "Add a [[token]] to the configuration (`dataflow-serve token` makes one), listen on "
+                "127.0.0.1, or give --insecure if you mean it.",
+            )
+        own = self.mesh()[self.process : self.process + 1]
+        if own and not self.secret and not is_loopback(own[0]):
+            raise IncorrectError(
+                f'"{own[0]}" can be reached from other machines, and the processes have no secret',
+                "Set DATAFLOW_SERVE_SECRET to the same long text for all of them, or give --insecure if you "
+                "mean it.",
+            )
+
+    def access(self) -> dict[str, Any]:
+        """Who may do what, as the workers know it."""
+        names = [self.listen.rpartition(":")[0], socket.gethostname()]
+        return {
+            "tokens": [msgspec.structs.asdict(token) for token in self.token],
+            "hosts": [*self.hosts, *names],
+            "origins": self.origins,
+        }
+
     def to_core(self) -> str:
-        """The document that the workers are started with."""
+        """The document that the workers are started with.
+
+        Raises:
+            IncorrectError: the settings contradict each other, or are unsafe.
+        """
+        self.check_exposure()
         fields = msgspec.structs.asdict(self)
-        del fields["hostfile"]
-        return msgspec.json.encode({**fields, "mesh": self.mesh()}).decode()
+        for name in ("hostfile", "token", "hosts", "origins", "insecure"):
+            del fields[name]
+        return msgspec.json.encode({**fields, "mesh": self.mesh(), "access": self.access()}).decode()
 
 
 def load(
@@ -104,9 +156,12 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         variable = ENVIRONMENT + field.name.upper()
-        if field.name != "tunables" and variable in environment:
+        if field.name not in TABLES and variable in environment:
+            value: Any = environment[variable]
+            if field.type == list[str]:
+                value = [part.strip() for part in value.split(",") if part.strip()]
             try:
-                found[field.name] = msgspec.convert(environment[variable], field.type, strict=False)
+                found[field.name] = msgspec.convert(value, field.type, strict=False)
             except msgspec.ValidationError as error:
                 raise IncorrectError(f"environment variable {variable}: {error}") from error
     return found

@@ -122,6 +122,8 @@ pub struct Connection {
     /// Since when the socket has taken no byte of what is queued.
     stalled: Option<Instant>,
     stall_limited: bool,
+    /// The peer has yet to say who it is.
+    greeting: bool,
     _place: Place,
 }
 
@@ -176,6 +178,7 @@ impl Connection {
             partial: None,
             stalled: None,
             stall_limited: false,
+            greeting: false,
             _place: place,
         }
     }
@@ -195,9 +198,15 @@ impl Connection {
         self.framing.kind()
     }
 
-    /// The request that made it a WebSocket, for its headers.
-    pub fn upgrade(&self) -> Option<&HttpRequest> {
-        self.framing.upgrade()
+    /// The request that made it a WebSocket, for its headers; it is given away once.
+    pub fn take_upgrade(&mut self) -> Option<Box<HttpRequest>> {
+        self.framing.take_upgrade()
+    }
+
+    /// Whether the peer has yet to say who it is. While it has, the connection closes when [`Limits::handshake`] has
+    /// passed since it was accepted.
+    pub fn expect_greeting(&mut self, expected: bool) {
+        self.greeting = expected;
     }
 
     pub(crate) fn stream(&mut self) -> &mut TcpStream {
@@ -439,12 +448,17 @@ impl Connection {
             Stage::Finished => Some(self.accepted),
             Stage::Flushing { deadline } | Stage::Draining { deadline } => Some(deadline),
             Stage::Open => {
-                let handshake = self.kind().is_none().then(|| self.accepted + self.limits.handshake);
+                let handshake = self.is_unknown().then(|| self.accepted + self.limits.handshake);
                 let partial = self.partial.filter(|_| self.may_read()).map(|partial| partial.deadline);
                 let idle = self.framing.is_idle_http().then(|| self.heard + self.limits.http_idle);
                 [handshake, partial, idle, self.stall_deadline()].into_iter().flatten().min()
             }
         }
+    }
+
+    /// It hasn't been said what it is, or who.
+    fn is_unknown(&self) -> bool {
+        self.greeting || self.kind().is_none()
     }
 
     fn stall_deadline(&self) -> Option<Instant> {
@@ -461,7 +475,7 @@ impl Connection {
             self.give_up();
             return None;
         }
-        let late = if self.kind().is_none() {
+        let late = if self.is_unknown() {
             Violation::SlowHandshake
         } else if self.stall_deadline().is_some_and(|deadline| deadline <= now) {
             Violation::Stalled

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 
 /// An HTTP request's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +26,16 @@ impl HttpRequest {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// The token of `Authorization: Bearer`.
-    pub fn bearer(&self) -> Option<&str> {
-        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    /// The token of `Authorization`: `Bearer` has it as it is; in `Basic`, which browsers ask their user for, it is
+    /// the password.
+    pub fn token(&self) -> Option<String> {
+        let (scheme, value) = self.header("authorization")?.split_once(' ')?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Some(value.trim().to_owned());
+        }
+        let value = scheme.eq_ignore_ascii_case("basic").then(|| BASE64.decode(value.trim().as_bytes()))?;
+        let text = String::from_utf8(value.ok()?).ok()?;
+        text.split_once(':').map(|(_, password)| password.to_owned())
     }
 }
 

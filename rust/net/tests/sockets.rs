@@ -313,7 +313,11 @@ fn a_doorkeeper_may_refuse_an_upgrade() {
     struct Closed;
     impl Doorkeeper for Closed {
         fn admit(&self, request: &HttpRequest, _: SocketAddr) -> Result<(), HttpResponse> {
-            if request.bearer() == Some("secret") { Ok(()) } else { Err(HttpResponse::text(401, "no\n")) }
+            if request.token().as_deref() == Some("secret") {
+                Ok(())
+            } else {
+                Err(HttpResponse::text(401, "no\n"))
+            }
         }
     }
     let server = Server::start(1, Limits::default(), Arc::new(Closed));

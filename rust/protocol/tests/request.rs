@@ -2,10 +2,14 @@
 
 mod common;
 
-use common::{BOTH, catalog, encoded, msgpack};
+use std::sync::Arc;
+
+use common::{BOTH, Catalog, catalog, encoded, msgpack};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
-use dataflow_protocol::request::{Decoded, Rejected, Request, RequestId, Setting, Since, Wait, decode};
+use dataflow_protocol::request::{
+    Decoded, Op, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Wait, decode,
+};
 use dataflow_protocol::rows::RowBuf;
 use dataflow_protocol::symbols;
 use dataflow_protocol::value::{Word, from_bool, from_float, from_number};
@@ -428,6 +432,64 @@ fn new_symbols_are_handed_out_until_they_are_announced() {
     assert_eq!(accepted(&json, Encoding::Json).symbols, [text]);
     symbols::announced(text).unwrap();
     assert!(accepted(&json, Encoding::Json).symbols.is_empty());
+}
+
+/// A client that may read, and that of some relations.
+struct Reader(Catalog);
+
+impl Schemas for Reader {
+    fn schema(&self, relation: &str) -> Option<Arc<Schema>> {
+        assert_eq!(relation, "likes", "what isn't permitted isn't looked up");
+        self.0.schema(relation)
+    }
+
+    fn nearest(&self, relation: &str) -> Option<String> {
+        self.0.nearest(relation)
+    }
+
+    fn permit(&self, op: Op) -> Result<(), ErrorBody> {
+        let permitted = matches!(op, Op::Read | Op::Ping);
+        permitted
+            .then_some(())
+            .ok_or_else(|| ErrorBody::new(ErrorCode::Forbidden, format!("no {}", op.name())))
+    }
+
+    fn permit_relation(&self, op: Op, relation: &str) -> Result<(), ErrorBody> {
+        let message = format!("no {} of {relation}", op.name());
+        (relation == "likes").then_some(()).ok_or_else(|| ErrorBody::new(ErrorCode::Forbidden, message))
+    }
+}
+
+#[test]
+fn what_a_client_may_not_ask_is_refused_before_its_fields_are_acted_upon() {
+    for (json, message) in [
+        (r#"{"id": 1, "op": "read", "relation": "likes"}"#, None),
+        (r#"{"id": 1, "op": "ping"}"#, None),
+        (r#"{"id": 1, "op": "read", "relation": "price"}"#, Some("no read of price")),
+        (r#"{"id": 1, "relation": "missing", "op": "read"}"#, Some("no read of missing")),
+        (r#"{"id": 1, "op": "shutdown"}"#, Some("no shutdown")),
+        (r#"{"op": "register", "program": 7, "id": 1}"#, Some("no register")),
+        (
+            r#"{"changes": [{"relation": "likes", "insert": [["a forbidden text", "x"]]}], "op": "transact", "id": 1}"#,
+            Some("no transact"),
+        ),
+        (
+            r#"{"op": "transact", "changes": [{"relation": "likes", "insert": [["a forbidden text", "x"]]}], "id": 1}"#,
+            Some("no transact"),
+        ),
+    ] {
+        for encoding in BOTH {
+            match (decode(&encoded(json, encoding), encoding, &Reader(catalog())), message) {
+                (Ok(_), None) => {}
+                (Err(rejected), Some(message)) => {
+                    assert_eq!(rejected.error, ErrorBody::new(ErrorCode::Forbidden, message), "{json}");
+                    assert_ne!(rejected.id, RequestId::NULL);
+                    assert_eq!(rejected.symbols, Vec::<String>::new());
+                }
+                (result, _) => panic!("{json}: {result:?}"),
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use dataflow_worker::access::rules::Rules;
 use dataflow_worker::command::Ticket;
 use dataflow_worker::config::Config;
 use dataflow_worker::host::Host as Workers;
@@ -80,6 +81,14 @@ impl Host {
     ) -> PyResult<()> {
         let body = error_body(code, message, hint, position, retry)?;
         self.workers.answer(Ticket(ticket), Answer::Rejected(body));
+        Ok(())
+    }
+
+    /// Replaces the rules that say who may do what, JSON as in the configuration's `access`.
+    fn set_access(&self, access: &str) -> PyResult<()> {
+        let rules: Rules = serde_json::from_str(access)
+            .map_err(|error| PyValueError::new_err(format!("access: {error}")))?;
+        self.workers.set_access(rules);
         Ok(())
     }
 

@@ -46,6 +46,11 @@ impl Catalog {
         self.version
     }
 
+    /// The names of all relations.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
     pub(crate) fn contains(&self, relation: RelationId) -> bool {
         self.ids.contains_key(&relation)
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::rules::Rules;
+
 /// How this process is set up. Python fills it in from flags, file and environment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,6 +28,8 @@ pub struct Config {
     pub spin: bool,
     /// Requests that may wait for Python; more are answered `busy`.
     pub control_queue: usize,
+    /// Who may do what.
+    pub access: Rules,
     /// What `tune` can change, as it is at the start.
     pub tunables: Tunables,
 }
@@ -43,6 +47,7 @@ impl Default for Config {
             enable_echo: false,
             spin: false,
             control_queue: 1024,
+            access: Rules::default(),
             tunables: Tunables::default(),
         }
     }

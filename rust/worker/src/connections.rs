@@ -1,10 +1,12 @@
 //! The connections that a worker owns, and whose turn it is to be read.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dataflow_net::connection::{Connection, ConnectionId, Incoming, Readiness};
+use dataflow_net::connection::{Connection, ConnectionId, Incoming, Kind, Readiness};
 use dataflow_net::error::Close;
 use dataflow_net::http::HttpResponse;
 use dataflow_net::poller::Mailbox;
@@ -14,6 +16,7 @@ use dataflow_protocol::request::{Decoded, RequestId};
 use dataflow_protocol::response::{push::Tail, reply};
 use serde::Serialize;
 
+use crate::access::{Gate, Grant};
 use crate::command::Ticket;
 use crate::metrics::WorkerMetrics;
 
@@ -32,6 +35,8 @@ pub(crate) struct Caller {
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: Connection,
+    /// What the client may do; `None` until it has given a token, where one is needed.
+    pub(crate) grant: Option<Arc<Grant>>,
     /// A request that was read but may not take effect yet.
     pub(crate) held: Option<(Encoding, Decoded)>,
     /// The counter under which it last asked for something as of a time: a transaction must get a later one.
@@ -75,12 +80,15 @@ pub(crate) struct Connections {
     pub(crate) now: Instant,
     pub(crate) inbox_bytes: usize,
     metrics: WorkerMetrics,
+    gate: Arc<Gate>,
+    /// Of the rules that all grants are up to date with.
+    rules_version: u64,
     opened: Vec<Connection>,
     ready: Vec<(ConnectionId, Readiness)>,
 }
 
 impl Connections {
-    pub(crate) fn new(mailbox: Mailbox, metrics: WorkerMetrics) -> Self {
+    pub(crate) fn new(mailbox: Mailbox, metrics: WorkerMetrics, gate: Arc<Gate>) -> Self {
         let now = Instant::now();
         Connections {
             mailbox,
@@ -93,6 +101,8 @@ impl Connections {
             now,
             inbox_bytes: usize::MAX,
             metrics,
+            rules_version: gate.version(),
+            gate,
             opened: Vec::new(),
             ready: Vec::new(),
         }
@@ -111,7 +121,7 @@ impl Connections {
         let any = !self.opened.is_empty() || !self.ready.is_empty();
         for connection in std::mem::take(&mut self.opened) {
             let id = connection.id();
-            self.sessions.insert(id, Session::new(connection));
+            self.sessions.insert(id, Session::new(connection, &self.gate));
             self.schedule(id);
         }
         for (id, readiness) in std::mem::take(&mut self.ready) {
@@ -133,6 +143,7 @@ impl Connections {
             return;
         }
         self.swept = self.now;
+        self.renew_grants();
         for (id, session) in &mut self.sessions {
             if session.connection.deadline().is_some_and(|deadline| deadline <= self.now) {
                 if let Some(violation) = session.connection.expire(self.now) {
@@ -140,6 +151,49 @@ impl Connections {
                 }
                 self.writes.push(*id);
             }
+        }
+    }
+
+    /// Judges all connections anew if the rules have changed.
+    fn renew_grants(&mut self) {
+        let version = self.gate.version();
+        if version == std::mem::replace(&mut self.rules_version, version) {
+            return;
+        }
+        let mut gone = Vec::new();
+        for (id, session) in &mut self.sessions {
+            if let Some(grant) = &session.grant {
+                session.grant = self.gate.renewed(grant);
+                gone.extend(session.grant.is_none().then_some(*id));
+            }
+        }
+        gone.into_iter().for_each(|id| self.expel(id));
+    }
+
+    /// What the client of a connection may do; `None` until it has given a token, where one is needed.
+    pub(crate) fn grant(&self, id: ConnectionId) -> Option<Arc<Grant>> {
+        self.sessions.get(&id)?.grant.as_ref().map(Arc::clone)
+    }
+
+    /// From now on the client may do this.
+    pub(crate) fn admit(&mut self, id: ConnectionId, grant: Arc<Grant>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.grant = Some(grant);
+            session.connection.expect_greeting(false);
+        }
+    }
+
+    /// Where a connection comes from.
+    pub(crate) fn peer(&self, id: ConnectionId) -> Option<SocketAddr> {
+        self.sessions.get(&id).map(|session| session.connection.peer())
+    }
+
+    /// Closes a connection whose client isn't let in; what it was told goes out before.
+    pub(crate) fn expel(&mut self, id: ConnectionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.closing = true;
+            session.connection.close(Close::Policy, self.now);
+            self.writes.push(id);
         }
     }
 
@@ -342,9 +396,13 @@ impl Connections {
 }
 
 impl Session {
-    fn new(connection: Connection) -> Self {
+    fn new(mut connection: Connection, gate: &Gate) -> Self {
+        let grant = gate.first_grant(connection.take_upgrade().as_deref(), connection.peer());
+        let plain_http = connection.kind() == Some(Kind::Http);
+        connection.expect_greeting(grant.is_none() && !plain_http);
         Session {
             connection,
+            grant,
             held: None,
             asked_as_of: None,
             control: None,

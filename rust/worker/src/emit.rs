@@ -140,13 +140,21 @@ impl Member {
             module: info.module.clone(),
             finished: self.engine.finished(info.id),
         };
+        let grant = net.grant(caller.connection);
+        let shown = |name: &str| grant.as_ref().is_some_and(|grant| grant.reaches(name));
         let status = Status {
             workers: reports
                 .iter()
                 .map(|(worker, report)| WorkerStatus { worker: worker.0, report })
                 .collect(),
             clients: sum(|report| report.clients),
-            relations: self.engine.relations().iter().map(relation).collect(),
+            relations: self
+                .engine
+                .relations()
+                .iter()
+                .filter(|info| shown(&info.name))
+                .map(relation)
+                .collect(),
             time: self.applied,
             history: &self.history,
             server: crate::requests::SERVER,

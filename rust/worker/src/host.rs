@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dataflow_net::http::OpenDoor;
+use dataflow_net::http::Doorkeeper;
 use dataflow_net::limits::Limits;
 use dataflow_net::poller::Poller;
 use timely::communication::Hooks;
 use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 
+use crate::access::Gate;
+use crate::access::rules::Rules;
 use crate::command::Ticket;
 use crate::config::Config;
 use crate::connections::Connections;
@@ -60,11 +62,11 @@ impl Host {
         let limits = Limits { enable_echo: config.enable_echo, ..Limits::default() };
         let max_message_bytes = limits.max_message_bytes;
         let system = |what| move |source| WorkerError::System { what, source };
-        let (poller, mailboxes) =
-            Poller::start(listener, config.threads, Arc::new(limits), Arc::new(OpenDoor))
-                .map_err(system("the poller"))?;
-        let address = poller.local_addr();
         let process = Arc::new(Process::new(config).map_err(system("the event descriptor"))?);
+        let door: Arc<dyn Doorkeeper> = Arc::<Gate>::clone(&process.gate);
+        let (poller, mailboxes) = Poller::start(listener, process.config.threads, Arc::new(limits), door)
+            .map_err(system("the poller"))?;
+        let address = poller.local_addr();
         process.set_wakers((0..process.config.threads).map(|local| poller.waker(local)).collect());
         let host = Host {
             process,
@@ -75,7 +77,8 @@ impl Host {
         };
         let places: Vec<Place> = (0..mailboxes.len()).map(Place::new).collect();
         for (mailbox, place) in mailboxes.into_iter().zip(places.clone()) {
-            let net = Connections::new(mailbox, host.process.metrics.worker(place.local()));
+            let metrics = host.process.metrics.worker(place.local());
+            let net = Connections::new(mailbox, metrics, Arc::clone(&host.process.gate));
             let process = Arc::clone(&host.process);
             host.spawn(format!("dataflow:worker-{}", place.local()), move || {
                 Loop::new(process, net, place, max_message_bytes).run();
@@ -123,6 +126,12 @@ impl Host {
     /// Answers an event that asked.
     pub fn answer(&self, ticket: Ticket, answer: Answer) {
         self.process.answer(ticket, answer);
+    }
+
+    /// From now on other rules say who may do what in this process. Connections that they wouldn't let in are closed
+    /// within a moment.
+    pub fn set_access(&self, rules: Rules) {
+        self.process.gate.replace(rules);
     }
 
     /// Asks the cluster to stop: all processes of it, in sequenced order. Returns at once; the last event follows.

@@ -1,9 +1,11 @@
 //! What a browser, a probe and a Prometheus find on the clients' port.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use dataflow_net::http::{HttpRequest, HttpResponse};
+use dataflow_protocol::request::Op;
 
 use crate::member::Member;
 use crate::process::Process;
@@ -11,11 +13,22 @@ use crate::process::Process;
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PAGE: &str = include_str!("console.html");
 
-/// Answers a plain request.
-pub(crate) fn respond(request: &HttpRequest, process: &Process, member: Option<&Member>) -> HttpResponse {
+/// Answers a plain request. What says something of the cluster is for whoever may ask for its status; whether a process
+/// is alive is for everybody.
+pub(crate) fn respond(
+    request: &HttpRequest,
+    peer: SocketAddr,
+    process: &Process,
+    member: Option<&Member>,
+) -> HttpResponse {
     match request.path.as_str() {
-        "/" => HttpResponse::body("text/html; charset=utf-8", page(process, member)),
-        "/metrics" => HttpResponse::body(METRICS, process.metrics.encode()),
+        "/" => guarded(request, peer, process, || {
+            process.gate.own_name(request)?;
+            Ok(HttpResponse::body("text/html; charset=utf-8", page(process, member)))
+        }),
+        "/metrics" => {
+            guarded(request, peer, process, || Ok(HttpResponse::body(METRICS, process.metrics.encode())))
+        }
         "/health/live" => HttpResponse::text(200, "live\n"),
         "/health/ready" if process.formed.load(Ordering::Relaxed) && !process.shutdown_requested() => {
             HttpResponse::text(200, "ready\n")
@@ -23,6 +36,19 @@ pub(crate) fn respond(request: &HttpRequest, process: &Process, member: Option<&
         "/health/ready" => HttpResponse::text(503, "the cluster is not formed\n"),
         path => HttpResponse::text(404, format!("nothing at {path}\n")),
     }
+}
+
+/// The response, or what somebody gets who may not have it.
+fn guarded(
+    request: &HttpRequest,
+    peer: SocketAddr,
+    process: &Process,
+    response: impl FnOnce() -> Result<HttpResponse, HttpResponse>,
+) -> HttpResponse {
+    let granted = process.gate.http_grant(request, peer).and_then(|grant| {
+        grant.for_everything(Op::Status).map_err(|error| HttpResponse::text(403, error.message + "\n"))
+    });
+    granted.and_then(|()| response()).unwrap_or_else(|refusal| refusal)
 }
 
 /// The console: a self-contained page that then keeps itself up to date through a WebSocket.

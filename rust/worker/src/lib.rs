@@ -5,10 +5,12 @@
 //!   to its place in the order, its effect, its results; `subscriptions`, `reads`, `backlog`: who waits for them.
 //! * [`sequencer`]: one order for the whole cluster; [`command`]: what goes through it; [`mail`]: what needs no order;
 //!   [`keys`]: the replicated table of idempotency keys.
+//! * [`access`]: who may do what.
 //! * [`host`]: starts and stops a process's workers; [`process`]: what they share, events for Python among it;
 //!   `mesh`, `formation`: how processes become a cluster.
 //! * `http`, [`metrics`]: what browsers, probes and Prometheus find.
 
+pub mod access;
 mod apply;
 mod backlog;
 mod catalog;

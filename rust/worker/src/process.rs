@@ -9,13 +9,14 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dataflow_net::poller::WorkerWaker;
 use dataflow_protocol::error::ErrorBody;
 use dataflow_protocol::ids::{RelationId, Time};
 
+use crate::access::Gate;
 use crate::command::Ticket;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -89,6 +90,8 @@ pub enum Answer {
 pub(crate) struct Process {
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    /// Who may do what.
+    pub(crate) gate: Arc<Gate>,
     /// Requests are served.
     pub(crate) formed: AtomicBool,
     /// Somebody asked for the cluster to stop; a worker sees to it.
@@ -127,6 +130,7 @@ impl Process {
         notified.set_nonblocking(true)?;
         Ok(Process {
             metrics: Metrics::new(config.threads),
+            gate: Arc::new(Gate::new(config.access.clone())),
             formed: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
             abandon: AtomicBool::new(false),

@@ -7,6 +7,7 @@ use dataflow_protocol::request::{self, Change, Decoded, Request, Setting, Subscr
 use dataflow_protocol::symbols;
 use serde::Serialize;
 
+use crate::access::{View, token_needed};
 use crate::command::{Command, Ticket, Transaction, tuned};
 use crate::connections::{Caller, Connections};
 use crate::keys::{Key, digest};
@@ -44,7 +45,9 @@ pub(crate) enum Taken {
 impl Member {
     /// Acts on a message; it may turn out to be one for a later turn.
     pub(crate) fn message(&mut self, id: ConnectionId, message: &Message, net: &mut Connections) {
-        match request::decode(&message.bytes, message.encoding, &self.catalog) {
+        let grant = net.grant(id);
+        let view = View { catalog: &self.catalog, grant: grant.as_deref() };
+        match request::decode(&message.bytes, message.encoding, &view) {
             Ok(mut decoded) => {
                 self.announce(&mut decoded.symbols);
                 self.request(id, message.encoding, decoded, net);
@@ -53,6 +56,9 @@ impl Member {
                 self.announce(&mut rejected.symbols);
                 let caller = Caller { connection: id, id: rejected.id, encoding: message.encoding };
                 net.error(&caller, &rejected.error);
+                if grant.is_none() {
+                    net.expel(id);
+                }
             }
         }
     }
@@ -100,7 +106,7 @@ impl Member {
         }
         let caller = Caller { connection, id: decoded.id, encoding };
         match decoded.request {
-            Request::Hello { .. } => net.ok(&caller, &self.hello()),
+            Request::Hello { token, .. } => self.greet(&caller, token.as_deref(), net),
             Request::Ping => net.ok(&caller, &serde_json::json!({ "time": self.applied })),
             Request::Register { program, name } => self.register(caller, program, name, net),
             Request::Unregister { name } => {
@@ -139,8 +145,24 @@ impl Member {
         Taken::Yes
     }
 
-    fn hello(&self) -> Hello<'_> {
-        Hello {
+    /// Lets a client in, or sends it away.
+    fn greet(&self, caller: &Caller, token: Option<&str>, net: &mut Connections) {
+        let Some(peer) = net.peer(caller.connection) else { return };
+        let refused = match token {
+            Some(token) => match self.process.gate.judge(token, peer.ip(), net.now) {
+                Ok(grant) => {
+                    net.admit(caller.connection, grant);
+                    None
+                }
+                Err(refusal) => Some(refusal.body()),
+            },
+            None => net.grant(caller.connection).is_none().then(token_needed),
+        };
+        if let Some(error) = refused {
+            net.error(caller, &error);
+            return net.expel(caller.connection);
+        }
+        let hello = Hello {
             version: request::VERSION,
             server: SERVER,
             worker: self.index().0,
@@ -149,7 +171,8 @@ impl Member {
             processes: self.process.config.processes,
             time: self.applied,
             history: &self.history,
-        }
+        };
+        net.ok(caller, &hello);
     }
 
     /// A transaction may go out unless an earlier request of the connection has asked for something as of the time

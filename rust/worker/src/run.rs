@@ -143,8 +143,10 @@ impl Loop {
                 self.net.session(id).is_some_and(|session| session.held.is_none())
             }
             (Next::Incoming(Incoming::Http(request)), member) => {
-                let response = http::respond(&request, &self.process, member.as_ref());
-                self.net.respond(id, response);
+                if let Some(peer) = self.net.peer(id) {
+                    let response = http::respond(&request, peer, &self.process, member.as_ref());
+                    self.net.respond(id, response);
+                }
                 true
             }
             (Next::Incoming(Incoming::Message(message)), None) => {

@@ -101,8 +101,8 @@ impl Framing {
         }
     }
 
-    pub(crate) fn upgrade(&self) -> Option<&HttpRequest> {
-        self.upgrade.as_deref()
+    pub(crate) fn take_upgrade(&mut self) -> Option<Box<HttpRequest>> {
+        self.upgrade.take()
     }
 
     pub(crate) fn outbox(&mut self) -> &mut Outbox {

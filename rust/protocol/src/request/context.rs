@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::de;
 
-use super::fields::Field;
+use super::fields::{Field, Op};
 use super::source::{self, Failure, Locate, Step, clip};
 use super::{Schema, Schemas};
 use crate::encoding::Encoding;
@@ -51,6 +51,8 @@ pub(super) struct Context<'s> {
     pub(super) symbols: Vec<String>,
     /// Their words.
     told: HashSet<Word>,
+    /// What is asked, once that is known.
+    pub(super) op: Option<Op>,
     /// The field being read, to name it if its value has the wrong type.
     pub(super) field: Option<Field>,
     /// The value that doesn't fit.
@@ -68,6 +70,7 @@ impl<'s> Context<'s> {
             schemas,
             symbols: Vec::new(),
             told: HashSet::new(),
+            op: None,
             field: None,
             spot: None,
             width: None,
@@ -101,8 +104,11 @@ impl<'s> Context<'s> {
         E::custom("refused")
     }
 
-    /// The relation of that name.
+    /// The relation of that name, if the client may ask for it.
     pub(super) fn relation<E: de::Error>(&mut self, name: &str) -> Result<Arc<Schema>, E> {
+        if let Some(op) = self.op {
+            self.schemas.permit_relation(op, name).map_err(|body| self.refuse(body))?;
+        }
         self.schemas.schema(name).ok_or_else(|| {
             let hint = self.schemas.nearest(name).map(|near| format!("Did you mean `{near}`?"));
             self.refuse(ErrorBody::not_found(format!("unknown relation `{name}`")).with_hint(hint))

@@ -84,6 +84,8 @@ impl<'de> Visitor<'de> for Whole<'_, '_> {
                 (Field::Op, None) => {
                     context.field = Some(Field::Op);
                     let known = named_op(context, &map.next_value::<Cow<'de, str>>()?)?;
+                    context.schemas.permit(known).map_err(|body| context.refuse(body))?;
+                    context.op = Some(known);
                     op = Some(known);
                     for (name, raw) in early.drain(..) {
                         draft.field(context, known, name, Kept(raw, PhantomData::<A::Error>))?;

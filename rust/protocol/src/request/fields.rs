@@ -9,18 +9,30 @@ use super::source::clip;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+pub enum Op {
+    /// Opens the conversation.
     Hello,
+    /// Installs a program.
     Register,
+    /// Removes a program or a relation.
     Unregister,
+    /// Changes inputs.
     Transact,
+    /// Follows a relation.
     Subscribe,
+    /// Ends a subscription.
     Unsubscribe,
+    /// Asks for a relation's contents.
     Read,
+    /// Asks how a relation is computed.
     Explain,
+    /// Asks how the server is.
     Status,
+    /// Sets tunables.
     Tune,
+    /// Asks for a sign of life.
     Ping,
+    /// Stops the cluster.
     Shutdown,
 }
 
@@ -41,7 +53,7 @@ impl Op {
     ];
 
     /// The word on the wire.
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Op::Hello => "hello",
             Op::Register => "register",

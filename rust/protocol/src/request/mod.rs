@@ -24,6 +24,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+pub use fields::Op;
+
 use crate::encoding::Encoding;
 use crate::error::ErrorBody;
 use crate::ids::{RelationId, Time};
@@ -71,13 +73,32 @@ pub struct Schema {
     pub input: bool,
 }
 
-/// The catalog, as far as decoding goes.
+/// The catalog, as far as decoding goes and as one client may see it.
 pub trait Schemas {
     /// The relation of that name.
     fn schema(&self, relation: &str) -> Option<Arc<Schema>>;
 
     /// The name of a relation that somebody who wrote `relation` may have meant; see [`crate::nearest::nearest`].
     fn nearest(&self, relation: &str) -> Option<String>;
+
+    /// Whether the client may ask `op` at all. Judged as soon as the op is known: nothing that the fields of a
+    /// forbidden request bring is looked up or kept.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    fn permit(&self, _op: Op) -> Result<(), ErrorBody> {
+        Ok(())
+    }
+
+    /// Whether the client may ask `op` of a relation, which need not exist; judged before it is looked up.
+    ///
+    /// # Errors
+    ///
+    /// What the client is told.
+    fn permit_relation(&self, _op: Op, _relation: &str) -> Result<(), ErrorBody> {
+        Ok(())
+    }
 }
 
 /// Columns and the words they must equal: the `where` of a subscription or a read.
@@ -235,7 +256,7 @@ pub struct Rejected {
 /// # Errors
 ///
 /// [`Rejected`] with the error to answer with: `incorrect`, `not-found` for a relation that `schemas` doesn't have,
-/// `unsupported` for another version of the protocol. A message that is not well-formed has a null id, whatever it
+/// what `schemas` doesn't permit, `unsupported` for another version of the protocol. A message that is not well-formed has a null id, whatever it
 /// begins with; otherwise the id is echoed wherever it stands.
 pub fn decode(bytes: &[u8], encoding: Encoding, schemas: &dyn Schemas) -> Result<Decoded, Box<Rejected>> {
     decode::decode(bytes, encoding, schemas)
