@@ -263,6 +263,82 @@ PROGRAMS: dict[str, str] = {
         .output turned
         .output pairs
     """,
+    "ranges_and_least_texts": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl f(s: symbol, x: number)
+        .input f
+        .decl between(x: number, y: number, z: number)
+        between(x, y, z) :- e(x, y), z = range(x, y + 2).
+        .decl steps(x: number)
+        steps(x) :- e(x, _), x = range(3, -2, -2).
+        .decl reach(x: number)
+        reach(0).
+        reach(z) :- reach(x), e(x, y), z = range(x, y % 4).
+        .decl first(x: number, s: symbol, t: symbol)
+        first(x, s, max(s, t + "!")) :- f(_, x), s = min a : { f(a, x) }, t = max a : { f(a, _) }.
+        .output between
+        .output steps
+        .output reach
+        .output first
+    """,
+    "equivalence": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl n(x: number)
+        .input n
+        .decl same(x: number, y: number) eqrel
+        same(x, y) :- e(x, y), x < y.
+        .decl merged(x: number, y: number) eqrel
+        merged(x, y) :- e(x, y), n(x).
+        merged(x, y) :- merged(a, b), e(x, a), e(y, b), n(y).
+        .decl apart(x: number, y: number)
+        apart(x, y) :- n(x), n(y), !same(x, y).
+        .output same
+        .output merged
+        .output apart
+    """,
+    "choice_domain": """
+        .decl wish(who: symbol, what: symbol, n: number)
+        .input wish
+        .decl gets(who: symbol, what: symbol, n: number) choice-domain who
+        gets(a, b, n) :- wish(a, b, n).
+        .decl taken(what: symbol, n: number) choice-domain (what)
+        taken(b, n) :- gets(_, b, n).
+        .decl none(what: symbol)
+        none(b) :- wish(_, b, _), !taken(b, _).
+        .output gets
+        .output taken
+        .output none
+    """,
+    "subsumption": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl most(x: number, y: number)
+        most(x, y) :- e(x, y).
+        most(x, a) <= most(x, b) :- a < b.
+        .decl front(x: number, y: number)
+        front(x, y) :- e(x, y).
+        front(x, y) <= front(a, b) :- x <= a, y <= b.
+        .decl either(x: number, y: number)
+        either(x, y) :- most(x, y).
+        either(x, _) <= either(y, _) :- e(x, y).
+        .output most
+        .output front
+        .output either
+    """,
+    "shortest_paths": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl dist(x: number, y: number, d: number)
+        dist(x, y, 1) :- e(x, y).
+        dist(x, z, d + 1) :- dist(x, y, d), e(y, z).
+        dist(x, y, d) <= dist(x, y, c) :- c < d.
+        .decl odd(x: number, y: number)
+        odd(x, y) :- dist(x, y, d), d % 2 = 1.
+        .output dist
+        .output odd
+    """,
     "components": """
         .comp Graph<N> {
             .decl edge(x: N, y: N)

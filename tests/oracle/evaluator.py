@@ -26,12 +26,23 @@ from dataflow_serve.language.checked import (
     Const,
     Filter,
     Literal,
+    RangeLiteral,
     Rule,
+    Subsumption,
     Term,
     Var,
     variables_of,
 )
-from tests.oracle.values import Failed, Row, aggregate, apply, equal, floating
+from tests.oracle.values import (
+    Failed,
+    Row,
+    aggregate,
+    apply,
+    equal,
+    floating,
+    order,
+    values_of_range,
+)
 
 Bag = Counter[Row]
 Binding = dict[str, Scalar]
@@ -92,6 +103,11 @@ class _Evaluator:
             self._contents[name] = rows
 
     def run(self) -> dict[str, Bag]:
+        if self._program.subsumptions or any(r.choice is not None for r in self._program.relations.values()):
+            # Rows go away again, so it matters what is evaluated together.
+            for stratum in self._program.strata:
+                self._settle(stratum.relations)
+            return self._contents
         levels = self._levels()
         for level in sorted(set(levels.values())):
             rules = [
@@ -109,7 +125,67 @@ class _Evaluator:
                             changed = True
                             if len(self._contents[relation]) > self._max_rows:
                                 raise Diverged(relation)
+                for name, declared in self._program.relations.items():
+                    if declared.equivalence and levels[name] == level:
+                        closed = _equivalence(self._contents[name])
+                        changed = changed or closed != self._contents[name]
+                        self._contents[name] = closed
         return self._contents
+
+    def _settle(self, relations: Sequence[str]) -> None:
+        """Evaluate relations that depend on one another, round by round, each from the round before."""
+        given = {name: Counter(self._contents[name]) for name in relations}
+        while True:
+            derived = {name: Counter(rows) for name, rows in given.items()}
+            for rule in self._program.rules:
+                if any(head.relation in derived for head in rule.heads):
+                    for relation, row in self._derive(rule):
+                        if relation in derived:
+                            derived[relation].setdefault(row, 1)
+            for name, rows in derived.items():
+                derived[name] = self._closed(name, rows)
+                if len(derived[name]) > self._max_rows:
+                    raise Diverged(name)
+            if all(self._contents[name] == rows for name, rows in derived.items()):
+                return
+            self._contents.update(derived)
+
+    def _closed(self, name: str, rows: Bag) -> Bag:
+        """What its declaration and subsumption make of the rows that a relation would have otherwise."""
+        declared = self._program.relations[name]
+        if declared.equivalence:
+            return _equivalence(rows)
+        if declared.choice is not None:
+            first: dict[Row, Row] = {}
+            for row in sorted(rows, key=lambda row: tuple(map(order, row)), reverse=True):
+                first[tuple(row[place] for place in declared.choice)] = row
+            return Counter(first.values())
+        subsumptions = [each for each in self._program.subsumptions if each.relation == name]
+        if not subsumptions:
+            return rows
+        before, self._contents[name] = self._contents[name], rows
+        pairs = {
+            (row, other)
+            for row in rows
+            for other in rows
+            if row != other and any(self._dominates(each, row, other) for each in subsumptions)
+        }
+        self._contents[name] = before
+        kept = Counter(rows)
+        for row, other in pairs:
+            both = (other, row) in pairs
+            if not both or tuple(map(order, other)) < tuple(map(order, row)):
+                kept.pop(row, None)
+        return kept
+
+    def _dominates(self, subsumption: Subsumption, row: Row, other: Row) -> bool:
+        """Whether ``row`` gives way to ``other``."""
+        at = subsumption.clause.at
+        binding: Binding | None = {}
+        for args, values in ((subsumption.dominated, row), (subsumption.dominating, other)):
+            atom = AtomLiteral(subsumption.relation, args, False, at)
+            binding = None if binding is None else _matched(atom, values, binding)
+        return binding is not None and next(self._solve(subsumption.body, binding), None) is not None
 
     def _levels(self) -> dict[str, int]:
         """A level for each relation: above those it negates or aggregates, not below any other it reads."""
@@ -153,6 +229,8 @@ class _Evaluator:
             yield from _filtered(literal, binding)
         elif isinstance(literal, AggregateLiteral):
             yield from self._aggregated(literal, binding)
+        elif isinstance(literal, RangeLiteral):
+            yield from _ranged(literal, binding)
         elif not literal.negated:
             yield from self._matches(literal, binding)
         else:
@@ -204,6 +282,16 @@ class _Evaluator:
             yield binding
 
 
+def _equivalence(rows: Bag) -> Bag:
+    """The least equivalence that holds all of ``rows``."""
+    classes: list[set[Scalar]] = []
+    for pair in rows:
+        touched = [members for members in classes if not members.isdisjoint(pair)]
+        classes = [members for members in classes if members.isdisjoint(pair)]
+        classes.append(set(pair).union(*touched))
+    return Counter((x, y) for members in classes for x in members for y in members)
+
+
 def _reads(literals: Iterable[Literal], strict: bool) -> Iterator[tuple[str, bool]]:
     for literal in literals:
         if isinstance(literal, AtomLiteral):
@@ -229,6 +317,9 @@ def _is_ready(literal: Literal, binding: Binding) -> bool:
     bound = binding.keys()
     if isinstance(literal, AggregateLiteral):
         return {variable.name for variable in literal.outer} <= bound
+    if isinstance(literal, RangeLiteral):
+        needed = {name for bound_term in literal.bounds for name in variables_of(bound_term)}
+        return needed <= bound
     if isinstance(literal, Filter):
         return variables_of(literal.condition) <= bound or _definition(literal, binding) is not None
     plain = {arg.name for arg in literal.args if isinstance(arg, Var)}
@@ -259,6 +350,20 @@ def _filtered(literal: Filter, binding: Binding) -> Iterator[Binding]:
             yield binding
     except Failed:
         return
+
+
+def _ranged(literal: RangeLiteral, binding: Binding) -> Iterator[Binding]:
+    name = literal.result.name
+    try:
+        bounds = [_value(bound, binding) for bound in literal.bounds]
+        values = values_of_range(literal.result.type, bounds[0], bounds[1], [*bounds, None][2])
+    except Failed:
+        return
+    for value in values:
+        if name not in binding:
+            yield {**binding, name: value}
+        elif equal(binding[name], value):
+            yield binding
 
 
 def _matched(atom: AtomLiteral, row: Row, binding: Binding) -> Binding | None:

@@ -292,6 +292,8 @@ class _Generator:
             sides = [name, term]
             self.rng.shuffle(sides)
             return " = ".join(sides)
+        if chance < 0.62 and not bounded:
+            return self._range(scope)
         if chance < 0.65:
             return f"!({self._comparison(scope)} ; {self._comparison(scope)})"
         if chance < 0.7 and scope.names.get(Type.SYMBOL):
@@ -308,6 +310,17 @@ class _Generator:
         left = self.rng.choice(known) if known else self._constant(Type.SYMBOL)
         right = self._term(kind if known else Type.SYMBOL, scope)
         return f"{left} {operator} {right}"
+
+    def _range(self, scope: _Scope) -> str:
+        """A new variable, or sometimes a known one, within a short range."""
+        known = scope.names.get(Type.NUMBER)
+        end = f"{self.rng.choice(known)} % 4" if known else str(self.rng.randint(-2, 3))
+        step = f", {self.rng.choice([-1, 1, 2])}" if self.rng.random() < 0.4 else ""
+        if known and self.rng.random() < 0.3:
+            return f"{self.rng.choice(known)} = range(0, {end}{step})"
+        name = self._name()
+        scope.names.setdefault(Type.NUMBER, []).append(name)
+        return f"{name} = range(0, {end}{step})"
 
     def _negated(self, scope: _Scope) -> str:
         relation = self.rng.choice(self._complete)
@@ -359,9 +372,11 @@ class _Generator:
             if self.rng.random() < 0.15 and len(parts) == 1 and not bounded:
                 body = f"{body} ; {self._atom_of_locals(own)}"
             return _AggregateBody(body, None, Type.NUMBER, [])
-        if numeric:
-            kind, name = self.rng.choice(numeric)
-            target = name if self.rng.random() < 0.7 else self._arithmetic(kind, name)
+        able = own if func in ("min", "max") else numeric
+        if able:
+            kind, name = self.rng.choice(able)
+            plain = kind not in _NUMERIC or self.rng.random() < 0.7
+            target = name if plain else self._arithmetic(kind, name)
             return _AggregateBody(", ".join(parts), target, kind, own)
         # Nothing to take it of: a constant for each row.
         return _AggregateBody(", ".join(parts), "2", Type.NUMBER, own)
@@ -392,7 +407,7 @@ class _Generator:
             return name
         if kind is Type.SYMBOL:
             return self.rng.choice(
-                [f'cat({name}, "a")', f"substr({name}, 0, 1)", f"cat({name}, {name})", name]
+                [f'cat({name}, "a")', f'{name} + "a"', f"substr({name}, 0, 1)", f"cat({name}, {name})", name]
             )
         if kind is Type.BOOL:
             return name

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dataflow_serve.language import Scalar, Type
-from tests.oracle.values import Failed, Row, aggregate, apply, floating
+from tests.oracle.values import Failed, Row, aggregate, apply, floating, values_of_range
 
 Bag = Counter[Row]
 Json = dict[str, Any]
@@ -74,6 +74,11 @@ class _Interpreter:
                 columns = [kind for types in inputs for kind in types]
                 assert all(_expr_type(expr, columns) is Type.BOOL for expr in node["filter"])
                 return [_expr_type(expr, columns) for expr in node["project"]]
+            case "range":
+                bounds = [node[name] for name in ("start", "stop", "step") if node[name] is not None]
+                kinds = {_expr_type(bound, inputs[0]) for bound in bounds}
+                assert kinds == {Type(node["over"])}, node
+                return [*inputs[0], *kinds]
             case "reduce":
                 key = [inputs[0][column] for column in node["key"]]
                 return key + [_aggregate_type(asked, inputs[0]) for asked in node["aggregates"]]
@@ -102,6 +107,19 @@ class _Interpreter:
         out: Bag = Counter()
         for row, copies in self._node(node["input"]).items():
             _emit(node, row, copies, out)
+        return out
+
+    def _range(self, node: Json) -> Bag:
+        out: Bag = Counter()
+        for row, copies in self._node(node["input"]).items():
+            try:
+                start, stop = (_evaluate(node[name], row) for name in ("start", "stop"))
+                step = None if node["step"] is None else _evaluate(node["step"], row)
+                values = values_of_range(Type(node["over"]), start, stop, step)
+            except Failed:
+                continue
+            for value in values:
+                out[(*row, value)] += copies
         return out
 
     def _join(self, node: Json) -> Bag:

@@ -213,6 +213,27 @@ def _shown(over: Type, value: Scalar) -> str:
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
+def values_of_range(over: Type, start: Scalar, stop: Scalar, step: Scalar | None) -> list[Scalar]:
+    """The values from ``start`` on, before ``stop``.
+
+    Raises:
+        Failed: there are more than 2^20 of them.
+    """
+    assert not isinstance(start, str) and not isinstance(stop, str) and not isinstance(step, str)
+    if step is None:
+        step = 1 if start <= stop else -1
+    if step == 0:
+        return [] if start == stop else [start]
+    found: list[Scalar] = []
+    value = start
+    while (value < stop) if step > 0 else (value > stop):
+        if len(found) == 1 << 20:
+            raise Failed
+        found.append(floating(float(value)) if over is Type.FLOAT else int(value))
+        value = value + step
+    return found
+
+
 def aggregate(func: str, kind: Type, values: Sequence[Scalar]) -> Scalar:
     """An aggregate of the values of a column, copies included, or of the rows for ``count``.
 

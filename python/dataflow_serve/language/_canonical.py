@@ -22,6 +22,10 @@ def digest(program: ast.Program, names: Names) -> str:
     text.
     """
     lines = {_clause(clause) for clause in program.clauses}
+    lines.update(
+        f"{_atom(each.dominated)}<={_atom(each.dominating)}:-{_body(each.body)}"
+        for each in program.subsumptions
+    )
     for declaration in program.relations:
         typed = ",".join(
             f"{column.name}:{names.type(column.type, column.type_at).value}" for column in declaration.columns
@@ -29,7 +33,7 @@ def digest(program: ast.Program, names: Names) -> str:
         words = sorted(
             f"{q.name}({','.join(name for name, _ in q.columns)})"
             for q in declaration.qualifiers
-            if q.name in ("raw", "upsert")
+            if q.name in ("raw", "upsert", "eqrel", "choice-domain")
         )
         lines.add(f".decl {declaration.name}({typed}) {' '.join(words)}")
     for directive in program.directives:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataflow_serve.errors import IncorrectError
+from collections.abc import Iterator
+
+from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._canonical import digest
 from dataflow_serve.language._catalog import Catalog
@@ -15,7 +17,7 @@ from dataflow_serve.language._lowering import Lowering, constant
 from dataflow_serve.language._scopes import alternatives, resolve
 from dataflow_serve.language._strata import stratify
 from dataflow_serve.language._types import Column, Scalar
-from dataflow_serve.language.checked import CheckedProgram, Head, Literal, Rule
+from dataflow_serve.language.checked import AtomLiteral, CheckedProgram, Head, Rule, Subsumption
 
 __all__ = ["check", "digest_of"]
 
@@ -34,12 +36,16 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
     rules: list[Rule] = []
     for clause in program.clauses:
         _check_clause(clause, names, facts, rules)
+    subsumptions = [
+        found for subsumption in program.subsumptions for found in _check_subsumption(subsumption, names)
+    ]
     return CheckedProgram(
         relations=names.relations,
         imports=names.imports,
         facts={name: tuple(rows) for name, rows in facts.items()},
         rules=tuple(rules),
-        strata=stratify(names.relations, rules),
+        subsumptions=tuple(subsumptions),
+        strata=stratify(names.relations, rules, subsumptions),
         directives=program.directives,
         digest=digest(program, names),
     )
@@ -84,12 +90,47 @@ def _check_clause(
         check_grounded(new_heads, resolved, where)
         lowering = Lowering(inference, where)
         body = lowering.body(resolved)
-        unused: list[Literal] = []
         lowered = tuple(
-            Head(head.relation, tuple(lowering.term(arg, unused, set()) for arg in head.args))
+            Head(head.relation, tuple(lowering.term(arg, body, set()) for arg in head.args))
             for head in new_heads
         )
         rules.append(Rule(lowered, tuple(body), clause))
+
+
+def _check_subsumption(subsumption: ast.Subsumption, names: Names) -> Iterator[Subsumption]:
+    where = Where(subsumption.text)
+    relation = subsumption.dominated.relation
+    if subsumption.dominating.relation != relation:
+        raise IncorrectError(
+            f"subsumption between two relations{where}",
+            f'Both sides of "<=" must be rows of "{relation}".',
+            *subsumption.dominating.at,
+        )
+    columns = names.derive(subsumption.dominated, where)
+    declared = names.relations[relation]
+    if not columns:
+        raise IncorrectError(
+            f'subsumption in "{relation}", which has no columns{where}',
+            "It has one row at most, which can't give way to another.",
+            *subsumption.at,
+        )
+    if declared.input or declared.equivalence or declared.choice is not None:
+        what = "an input" if declared.input else "eqrel" if declared.equivalence else "of a choice domain"
+        raise UnsupportedError(
+            f'subsumption in "{relation}", which is {what}{where}',
+            f'Apply it to a relation that is derived from "{relation}".',
+            *subsumption.at,
+        )
+    for alternative in alternatives(subsumption.body):
+        _, resolved = resolve((), (subsumption.dominated, subsumption.dominating, *alternative))
+        inference = Inference(names, where)
+        inference.literals(resolved)
+        check_grounded((), resolved, where)
+        body = Lowering(inference, where).body(resolved)
+        # Aggregates and ranges in the two stand before them.
+        dominated, dominating = [each for each in body if isinstance(each, AtomLiteral)][:2]
+        rest = tuple(each for each in body if each is not dominated and each is not dominating)
+        yield Subsumption(relation, dominated.args, dominating.args, rest, subsumption)
 
 
 def _take_fact(

@@ -48,6 +48,7 @@ def expand(program: ast.Program) -> ast.Program:
         (*program.relations, *found.relations),
         (*program.directives, *found.directives),
         (*program.clauses, *found.clauses),
+        (*program.subsumptions, *found.subsumptions),
     )
 
 
@@ -101,6 +102,7 @@ class _Content:
     relations: list[ast.RelationDeclaration] = field(default_factory=list)
     directives: list[ast.Directive] = field(default_factory=list)
     clauses: list[ast.Clause] = field(default_factory=list)
+    subsumptions: list[ast.Subsumption] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -176,7 +178,9 @@ class _Expansion:
 
     def _add(self, part: _Part, made: _Instance, instance: ast.Instance) -> None:
         body, found = part.component.body, self._found
-        self._count += 1 + len(body.types) + len(body.relations) + len(body.directives) + len(body.clauses)
+        for items in (body.types, body.relations, body.directives, body.clauses, body.subsumptions):
+            self._count += len(items)
+        self._count += 1
         if self._count > MAX_INSTANTIATED:
             raise UnsupportedError(
                 f"instances of more than {MAX_INSTANTIATED} declarations and clauses together",
@@ -202,6 +206,11 @@ class _Expansion:
             renaming.clause(each)
             for each in body.clauses
             if all(head.relation.split(".")[0] not in part.overridden for head in each.heads)
+        )
+        found.subsumptions.extend(
+            renaming.subsumption(each)
+            for each in body.subsumptions
+            if each.dominated.relation not in part.overridden
         )
 
 

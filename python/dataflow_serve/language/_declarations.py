@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from dataflow_serve.errors import ConflictError, IncorrectError
+from dataflow_serve.errors import ConflictError, IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._catalog import Catalog, CatalogRelation
 from dataflow_serve.language._cursor import Where, did_you_mean
@@ -200,6 +200,8 @@ def _declare_relation(
             *declaration.at,
         )
     mode, key = _mode(declaration, columns)
+    choice = _choice(declaration, columns)
+    equivalence = _is_equivalence(declaration, columns)
     before = repeated.get(declaration.name)
     if before is not None:
         raise IncorrectError(
@@ -211,7 +213,7 @@ def _declare_relation(
     earlier = names.catalog.get(declaration.name)
     if earlier is None:
         names.relations[declaration.name] = Relation(
-            declaration.name, tuple(columns), False, False, mode, key
+            declaration.name, tuple(columns), False, False, mode, key, equivalence, choice
         )
     elif earlier.columns != tuple(columns) or earlier.mode != _mode_text(mode, key, columns):
         raise ConflictError(
@@ -232,9 +234,16 @@ def _mode(declaration: ast.RelationDeclaration, columns: list[Column]) -> tuple[
             "Keep one of the two.",
             *chosen[1].at,
         )
+    return chosen[0].name, _places(declaration, chosen[0], columns)
+
+
+def _places(
+    declaration: ast.RelationDeclaration, qualifier: ast.Qualifier, columns: list[Column]
+) -> tuple[int, ...]:
+    """The places of the columns that a qualifier names."""
     key: list[int] = []
     places = {column.name: index for index, column in enumerate(columns)}
-    for name, at in chosen[0].columns:
+    for name, at in qualifier.columns:
         if name not in places:
             hint = (
                 did_you_mean(name, places)
@@ -244,7 +253,38 @@ def _mode(declaration: ast.RelationDeclaration, columns: list[Column]) -> tuple[
         if places[name] in key:
             raise IncorrectError(f'column "{name}" stands twice in a key', "Name it once.", *at)
         key.append(places[name])
-    return chosen[0].name, tuple(key)
+    return tuple(key)
+
+
+def _choice(declaration: ast.RelationDeclaration, columns: list[Column]) -> tuple[int, ...] | None:
+    chosen = [_places(declaration, q, columns) for q in declaration.qualifiers if q.name == "choice-domain"]
+    if len(chosen) > 1:
+        raise UnsupportedError(
+            f'several choice domains of "{declaration.name}"',
+            "Which rows they leave would depend on the order in which rows come; give it one domain.",
+            *next(q.at for q in declaration.qualifiers if q.name == "choice-domain"),
+        )
+    return chosen[0] if chosen else None
+
+
+def _is_equivalence(declaration: ast.RelationDeclaration, columns: list[Column]) -> bool:
+    qualifier = next((q for q in declaration.qualifiers if q.name == "eqrel"), None)
+    if qualifier is None:
+        return False
+    if len(columns) != 2 or columns[0].type is not columns[1].type:
+        raise IncorrectError(
+            f'relation "{declaration.name}" is eqrel, but not of two columns of one type',
+            f"It is declared as {signature(declaration.name, tuple(columns))}.",
+            *qualifier.at,
+        )
+    others = [q.name for q in declaration.qualifiers if q.name in ("raw", "upsert", "choice-domain")]
+    if others:
+        raise IncorrectError(
+            f'relation "{declaration.name}" is both eqrel and {others[0]}',
+            "Keep one of the two.",
+            *qualifier.at,
+        )
+    return True
 
 
 def _mode_text(mode: str, key: tuple[int, ...], columns: list[Column]) -> str:
@@ -267,13 +307,15 @@ def _apply_directive(directive: ast.Directive, names: Names) -> None:
                 *directive.at,
             )
     elif directive.kind == "input":
-        names.relations[directive.relation] = Relation(
-            known.name, known.columns, True, known.output, known.mode, known.key
-        )
+        if known.choice is not None:
+            raise UnsupportedError(
+                f'a choice domain of the input "{directive.relation}"',
+                "Choose in a relation that is derived from it, or declare the input with upsert.",
+                *directive.at,
+            )
+        names.relations[directive.relation] = replace(known, input=True)
     elif directive.kind == "output":
-        names.relations[directive.relation] = Relation(
-            known.name, known.columns, known.input, True, known.mode, known.key
-        )
+        names.relations[directive.relation] = replace(known, output=True)
 
 
 def _check_input(declaration: ast.RelationDeclaration, names: Names) -> None:

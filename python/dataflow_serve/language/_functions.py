@@ -58,8 +58,9 @@ def _conversion(plan: str, domain: frozenset[Type], result: Type) -> Function:
 
 
 FUNCTORS: dict[str, Function] = {
-    "min": Function("min", NUMERIC, 2, None),
-    "max": Function("max", NUMERIC, 2, None),
+    "min": Function("min", ANY, 2, None),
+    "max": Function("max", ANY, 2, None),
+    "range": Function("range", NUMERIC, 2, 3),
     "cat": Function("cat", frozenset({Type.SYMBOL}), 2, None, fallible=True),
     "strlen": Function("strlen", frozenset({Type.SYMBOL}), 1, 1, result=Type.NUMBER),
     "substr": Function(
@@ -82,7 +83,7 @@ _OPERATIONS: dict[str, Function] = {
     "neg": Function("neg", SIGNED, 1, 1),
     "bnot": Function("bnot", INTEGRAL, 1, 1),
     "lnot": Function("lnot", INTEGRAL, 1, 1),
-    "+": _infix("add", NUMERIC),
+    "+": _infix("add", NUMERIC | {Type.SYMBOL}, fallible=True),
     "-": _infix("sub", NUMERIC),
     "*": _infix("mul", NUMERIC),
     "/": _infix("div", NUMERIC, fallible=True),
@@ -150,7 +151,6 @@ RESERVED = frozenset(
         "match",
         "nil",
         "ord",
-        "range",
         "true",
         "_",
     }

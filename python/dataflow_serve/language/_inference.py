@@ -147,6 +147,8 @@ class Inference:
         count = len(term.args)
         if count < function.least or (function.most is not None and count > function.most):
             wanted = f"{function.least}" if function.most else f"at least {function.least}"
+            if function.most is not None and function.most > function.least:
+                wanted += f" or {function.most}"
             raise IncorrectError(
                 f'"{shown}" of {count} term{"" if count == 1 else "s"}{self._where}',
                 f"It takes {wanted}.",
@@ -175,7 +177,8 @@ class Inference:
         if term.target is None:
             return self._slot(_BIT[Type.NUMBER], f'by "{term.func}"')
         target = self._term(term.target)
-        self._narrow(target, _NUMERIC, f'by "{term.func}"', term.target)
+        if term.func not in ("min", "max"):
+            self._narrow(target, _NUMERIC, f'by "{term.func}"', term.target)
         return target if term.func != "mean" else self._slot(_BIT[Type.FLOAT], 'by "mean"')
 
     def _wildcard(self, term: ast.Wildcard) -> int:

@@ -20,6 +20,7 @@ from dataflow_serve.language.checked import (
     Const,
     Filter,
     Literal,
+    RangeLiteral,
     Term,
     Var,
 )
@@ -63,10 +64,10 @@ class Lowering:
         """The types come from ``inference``; ``where`` quotes the clause."""
         self._inference = inference
         self._where = where
-        self._aggregates = 0
+        self._count = 0
 
     def body(self, literals: Sequence[Flat], visible: frozenset[str] = frozenset()) -> list[Literal]:
-        """The literals; those for aggregates stand before the literal in which they occur.
+        """The literals; those for aggregates and ranges stand before the literal in which they occur.
 
         Args:
             literals: A resolved conjunction.
@@ -90,12 +91,15 @@ class Lowering:
         return lowered
 
     def term(self, term: ast.Term, into: list[Literal], level: set[str]) -> Term:
-        """A term; its aggregates become literals and go ``into``."""
+        """A term; its aggregates and ranges become literals and go ``into``."""
         match term:
             case ast.Variable(name):
                 return Var(name, self._inference.type_of(term))
             case ast.Apply(functor, args):
-                return self._apply(term, functor, [self.term(arg, into, level) for arg in args])
+                lowered_args = [self.term(arg, into, level) for arg in args]
+                if functor == "range":
+                    return self._range(term, lowered_args, into)
+                return self._apply(term, functor, lowered_args)
             case ast.Cast(inner, name):
                 lowered = self.term(inner, into, level)
                 kind = self._inference.type_of(term)
@@ -144,10 +148,18 @@ class Lowering:
         kind = function.result or over
         if function.result is over and function.plan.startswith("to_"):
             return args[0]
+        plan = "cat" if function.plan == "add" and over is Type.SYMBOL else function.plan
         fallible = function.fallible and not (
-            over is Type.FLOAT and function.plan in ("div", "pow", "to_float")
+            plan == "add" or (over is Type.FLOAT and plan in ("div", "pow", "to_float"))
         )
-        return Call(function.plan, over, tuple(args), kind, fallible)
+        return Call(plan, over, tuple(args), kind, fallible)
+
+    def _range(self, term: ast.Apply, bounds: list[Term], into: list[Literal]) -> Var:
+        self._count += 1
+        result = Var(f"range'={self._count}", self._inference.type_of(term))
+        step = bounds[2] if len(bounds) > 2 else None
+        into.append(RangeLiteral(result, bounds[0], bounds[1], step, term.at))
+        return result
 
     def _aggregate(self, term: ast.Aggregate, into: list[Literal], level: set[str]) -> Var:
         inside: set[str] = set()
@@ -165,15 +177,17 @@ class Lowering:
                 for inner in terms_of(literal):
                     names_in(inner, names)
             bound.append(names - outer)
+        shared = self._vars(set.intersection(*bound)) if len(bound) > 1 else ()
         if term.target is not None:
-            target = self.term(term.target, [], level | inside)
-        shared = set.intersection(*bound) if len(bound) > 1 else set()
-        self._aggregates += 1
-        result = Var(f"{term.func}'={self._aggregates}", self._inference.type_of(term))
+            further: list[Literal] = []
+            target = self.term(term.target, further, level | inside)
+            bodies = [(*body, *further) for body in bodies]
+            if len(bodies) > 1:
+                shared += tuple(each.result for each in further if isinstance(each, RangeLiteral))
+        self._count += 1
+        result = Var(f"{term.func}'={self._count}", self._inference.type_of(term))
         into.append(
-            AggregateLiteral(
-                result, term.func, target, tuple(bodies), self._vars(outer), self._vars(shared), term.at
-            )
+            AggregateLiteral(result, term.func, target, tuple(bodies), self._vars(outer), shared, term.at)
         )
         return result
 

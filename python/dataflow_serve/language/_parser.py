@@ -63,6 +63,7 @@ class _Items:
     relations: list[ast.RelationDeclaration] = field(default_factory=list)
     directives: list[ast.Directive] = field(default_factory=list)
     clauses: list[ast.Clause] = field(default_factory=list)
+    subsumptions: list[ast.Subsumption] = field(default_factory=list)
     components: list[ast.Component] = field(default_factory=list)
     instances: list[ast.Instance] = field(default_factory=list)
     overrides: list[tuple[str, ast.Position]] = field(default_factory=list)
@@ -73,6 +74,7 @@ class _Items:
             tuple(self.relations),
             tuple(self.directives),
             tuple(self.clauses),
+            tuple(self.subsumptions),
             tuple(self.components),
             tuple(self.instances),
         )
@@ -186,12 +188,14 @@ class _Parser(TermParser):
         while True:
             token = self.token
             if token.kind == "choice-domain":
-                raise UnsupportedError("choice domains", None, *token.at)
+                self.advance()
+                qualifiers.append(ast.Qualifier("choice-domain", self._domain(), token.at))
+                while self.take(","):
+                    qualifiers.append(ast.Qualifier("choice-domain", self._domain(), token.at))
+                continue
             # A clause may follow without any separation; what comes after its name tells it.
             if token.kind != "name" or self.peek().kind == "." or self._is_head():
                 return qualifiers
-            if token.text == "eqrel":
-                raise UnsupportedError("equivalence relations", None, *token.at)
             if token.text not in _QUALIFIERS:
                 hint = did_you_mean(token.text, _QUALIFIERS) or (
                     "If a clause begins here: its relation is written with parentheses, as in "
@@ -199,14 +203,21 @@ class _Parser(TermParser):
                 )
                 raise IncorrectError(f'unknown qualifier "{token.text}"', hint, *token.at)
             self.advance()
-            columns: list[tuple[str, ast.Position]] = []
+            columns: tuple[tuple[str, ast.Position], ...] = ()
             if token.text == "upsert":
                 self.expect("(", hint='Name the key\'s columns, as in "upsert(id)".')
-                columns = [self._key_column()]
-                while self.take(","):
-                    columns.append(self._key_column())
-                self.expect(")", expected='"," or ")"')
-            qualifiers.append(ast.Qualifier(token.text, tuple(columns), token.at))
+                columns = self._key_columns()
+            qualifiers.append(ast.Qualifier(token.text, columns, token.at))
+
+    def _domain(self) -> tuple[tuple[str, ast.Position], ...]:
+        return self._key_columns() if self.take("(") else (self._key_column(),)
+
+    def _key_columns(self) -> tuple[tuple[str, ast.Position], ...]:
+        columns = [self._key_column()]
+        while self.take(","):
+            columns.append(self._key_column())
+        self.expect(")", expected='"," or ")"')
+        return tuple(columns)
 
     def _is_head(self) -> bool:
         return self.peek().kind == "(" and self.token.text != "upsert"
@@ -318,11 +329,12 @@ class _Parser(TermParser):
         if first.kind == "." and self.peek().kind == "name" and self.peek().start == first.end:
             raise self._unknown_directive()
         heads = [self._head()]
+        if self.take("<="):
+            self._subsumption(first, heads[0])
+            return
         while self.take(","):
             heads.append(self._head())
         body = None
-        if self.at("<="):
-            raise UnsupportedError(f"subsumption{self._where()}", None, *self.token.at)
         if self.take(":-"):
             body = self.body()
             end = self.expect(".", expected='"," or ";" or "."', hint="A clause ends with a full stop.")
@@ -330,6 +342,14 @@ class _Parser(TermParser):
             end = self.expect(".", expected='":-" or "."', hint="A clause ends with a full stop.")
         text = self.source[first.start : end.end]
         self._items.clauses.append(ast.Clause(tuple(heads), body, text, first.at))
+
+    def _subsumption(self, first: Token, dominated: ast.Atom) -> None:
+        dominating = self._head()
+        self.expect(":-", hint="Conditions have to follow; write :- true if there are none.")
+        body = self.body()
+        end = self.expect(".", expected='"," or ";" or "."', hint="A clause ends with a full stop.")
+        text = self.source[first.start : end.end]
+        self._items.subsumptions.append(ast.Subsumption(dominated, dominating, body, text, first.at))
 
     def _head(self) -> ast.Atom:
         name, at = self.qualified_name("a relation")

@@ -30,6 +30,15 @@ class Renaming:
             body=None if clause.body is None else self._node(clause.body),
         )
 
+    def subsumption(self, subsumption: ast.Subsumption) -> ast.Subsumption:
+        """The subsumption; its text stays as written."""
+        return replace(
+            subsumption,
+            dominated=self._node(subsumption.dominated),
+            dominating=self._node(subsumption.dominating),
+            body=self._node(subsumption.body),
+        )
+
     def type_declaration(self, declaration: ast.TypeDeclaration) -> ast.TypeDeclaration:
         """The declaration with other bases."""
         bases = tuple((self._kind(name), at) for name, at in declaration.bases)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from dataflow_serve.errors import IncorrectError
+from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._cursor import quote
 from dataflow_serve.language.checked import (
     AggregateLiteral,
     AtomLiteral,
     Literal,
+    Relation,
     Rule,
     Stratum,
+    Subsumption,
 )
 
 __all__ = ["stratify"]
@@ -27,21 +29,33 @@ class _Edge(NamedTuple):
     strict: str | None
     """Why ``source`` must be complete first: ``!`` or the name of an aggregate."""
     at: ast.Position
-    rule: Rule
+    text: str
+    """Of the clause that makes it so."""
 
 
-def stratify(relations: Iterable[str], rules: Iterable[Rule]) -> tuple[Stratum, ...]:
+def stratify(
+    relations: Mapping[str, Relation], rules: Iterable[Rule], subsumptions: Iterable[Subsumption]
+) -> tuple[Stratum, ...]:
     """Group ``relations`` so that each group depends on itself and earlier ones only.
 
     Raises:
         IncorrectError: a relation depends on its own negation, or on an aggregate of itself.
+        UnsupportedError: a choice domain in a recursion.
     """
     edges: dict[str, list[_Edge]] = {name: [] for name in relations}
     for rule in rules:
         for head in rule.heads:
-            for edge in _edges_of(rule, rule.body, None):
+            for edge in _edges_of(rule.clause.text, rule.body, None):
                 if edge.source in edges:
                     edges[head.relation].append(edge)
+    for each in subsumptions:
+        for edge in _edges_of(each.clause.text, each.body, None):
+            # Its own rows are those from before the subsumption.
+            if edge.source in edges and (edge.source != each.relation or edge.strict is not None):
+                edges[each.relation].append(edge._replace(strict=edge.strict or "subsumption"))
+    for name, relation in relations.items():
+        if relation.equivalence:
+            edges[name].append(_Edge(name, None, ast.Position(1, 1), ""))
     strata: list[Stratum] = []
     for group in _components({name: [edge.source for edge in found] for name, found in edges.items()}):
         members = set(group)
@@ -50,20 +64,30 @@ def stratify(relations: Iterable[str], rules: Iterable[Rule]) -> tuple[Stratum, 
             for edge in edges[name]:
                 if edge.source in members:
                     recursive = True
+                    if relations[name].choice is not None:
+                        raise _chosen(name, edge)
                     if edge.strict is not None:
                         raise _cycle(name, edge, edges, members)
         strata.append(Stratum(tuple(group), recursive))
     return tuple(strata)
 
 
-def _edges_of(rule: Rule, literals: tuple[Literal, ...], strict: str | None) -> Iterator[_Edge]:
+def _chosen(name: str, edge: _Edge) -> UnsupportedError:
+    return UnsupportedError(
+        f'a choice domain of "{name}", which depends on itself, in `{quote(edge.text)}`',
+        "Which rows it leaves would depend on the order in which they are derived.",
+        *edge.at,
+    )
+
+
+def _edges_of(text: str, literals: tuple[Literal, ...], strict: str | None) -> Iterator[_Edge]:
     for literal in literals:
         if isinstance(literal, AtomLiteral):
             why = "!" if literal.negated and strict is None else strict
-            yield _Edge(literal.relation, why, literal.at, rule)
+            yield _Edge(literal.relation, why, literal.at, text)
         elif isinstance(literal, AggregateLiteral):
             for inner in literal.alternatives:
-                yield from _edges_of(rule, inner, strict or literal.func)
+                yield from _edges_of(text, inner, strict or literal.func)
 
 
 def _components(graph: dict[str, list[str]]) -> list[list[str]]:
@@ -123,9 +147,9 @@ def _cycle(name: str, edge: _Edge, edges: dict[str, list[_Edge]], members: set[s
     first = f"!{edge.source}" if edge.strict == "!" else f"{edge.strict} of {edge.source}"
     path = " -> ".join([name, first, *reversed(back)])
     what = "its own negation" if edge.strict == "!" else f"a {edge.strict} of itself"
+    asked = {"!": "negated", "subsumption": "asked for"}.get(edge.strict or "", "aggregated")
     return IncorrectError(
-        f'"{name}" depends on {what}: {path}, in `{quote(edge.rule.clause.text)}`',
-        f"Break the cycle: what is {'negated' if edge.strict == '!' else 'aggregated'} "
-        f'must not depend on "{name}".',
+        f'"{name}" depends on {what}: {path}, in `{quote(edge.text)}`',
+        f'Break the cycle: what is {asked} must not depend on "{name}".',
         *edge.at,
     )

@@ -135,7 +135,7 @@ class TermParser(Cursor):
             return ast.TruthLiteral(word == "true", token.at)
         if word in AGGREGATES and not self._is_functor_call():
             return self._aggregate()
-        if word in ("autoinc", "range", "ord", "nil", "recursive_iteration_cnt"):
+        if word in ("autoinc", "ord", "nil", "recursive_iteration_cnt"):
             raise UnsupportedError(f'"{word}" in a term{self._where()}', None, *token.at)
         if word == "as" and self.peek().kind == "(":
             return self._cast()

@@ -32,6 +32,7 @@ __all__ = [
     "Program",
     "Qualifier",
     "RelationDeclaration",
+    "Subsumption",
     "Term",
     "TextLiteral",
     "TruthLiteral",
@@ -204,7 +205,7 @@ class ColumnDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class Qualifier:
-    """A word after a declaration, with columns for ``upsert``."""
+    """A word after a declaration, with columns for ``upsert``; ``choice-domain`` is one for each key."""
 
     name: str
     columns: tuple[tuple[str, Position], ...]
@@ -237,6 +238,17 @@ class Clause:
 
     heads: tuple[Atom, ...]
     body: Body | None
+    text: str = field(compare=False)
+    at: Position = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Subsumption:
+    """``a(…) <= a(…) :- …``: rows of a relation that give way to others of it."""
+
+    dominated: Atom
+    dominating: Atom
+    body: Body
     text: str = field(compare=False)
     at: Position = field(compare=False)
 
@@ -280,5 +292,6 @@ class Program:
     relations: tuple[RelationDeclaration, ...]
     directives: tuple[Directive, ...]
     clauses: tuple[Clause, ...]
+    subsumptions: tuple[Subsumption, ...] = ()
     components: tuple[Component, ...] = ()
     instances: tuple[Instance, ...] = ()

@@ -1,9 +1,9 @@
 """A program after checking: names resolved, types inferred, disjunctions spread out.
 
-A rule of the text becomes one `Rule` per alternative of its body, each a flat conjunction. Aggregates stand
-as literals of their own that give a variable its value; variables local to an aggregate have names that
-occur nowhere else in the rule. What reads this form needs to know nothing of scopes, overloading or
-precedence.
+A rule of the text becomes one `Rule` per alternative of its body, each a flat conjunction. Aggregates and
+ranges stand as literals of their own that give a variable its value; variables local to an aggregate have
+names that occur nowhere else in the rule. What reads this form needs to know nothing of scopes, overloading
+or precedence.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ __all__ = [
     "Filter",
     "Head",
     "Literal",
+    "RangeLiteral",
     "Relation",
     "Rule",
     "Stratum",
+    "Subsumption",
     "Term",
     "Var",
     "variables_of",
@@ -113,7 +115,28 @@ class AggregateLiteral:
     at: ast.Position
 
 
-Literal = AtomLiteral | Filter | AggregateLiteral
+@dataclass(frozen=True, slots=True)
+class RangeLiteral:
+    """``result`` is each of the values from ``start`` on, before ``stop``.
+
+    ``step`` leads from value to value; one that leads away from ``stop`` gives none, one of 0 the first
+    alone, and without one it is 1 or -1, whichever leads to ``stop``. The values of a float are those that
+    adding up gives. More than 2^20 of them make the derivation fail.
+    """
+
+    result: Var
+    start: Term
+    stop: Term
+    step: Term | None
+    at: ast.Position
+
+    @property
+    def bounds(self) -> tuple[Term, ...]:
+        """The terms whose values the range depends on."""
+        return (self.start, self.stop) if self.step is None else (self.start, self.stop, self.step)
+
+
+Literal = AtomLiteral | Filter | AggregateLiteral | RangeLiteral
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +157,22 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Subsumption:
+    """Rows that match ``dominated`` aren't there beside others that match ``dominating``.
+
+    Both are about all rows that the relation would have otherwise, also those that are dominated themselves;
+    so is the body where it reads the relation. Of rows that dominate one another the first stays, in the
+    order of the columns from left to right.
+    """
+
+    relation: str
+    dominated: tuple[Argument, ...]
+    dominating: tuple[Argument, ...]
+    body: tuple[Literal, ...]
+    clause: ast.Subsumption
+
+
+@dataclass(frozen=True, slots=True)
 class Relation:
     """A relation that the program declares."""
 
@@ -145,6 +184,11 @@ class Relation:
     """``set``, ``raw`` or ``upsert``."""
     key: tuple[int, ...]
     """Key columns of an ``upsert`` relation."""
+    equivalence: bool = False
+    """Whether it is the least equivalence that holds the rows it would have otherwise."""
+    choice: tuple[int, ...] | None = None
+    """Columns for each value of which it holds only the first of the rows it would have otherwise, in the
+    order of the other columns from left to right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +210,7 @@ class CheckedProgram:
     facts: dict[str, tuple[tuple[Scalar, ...], ...]]
     """Rows given as constants, by relation."""
     rules: tuple[Rule, ...]
+    subsumptions: tuple[Subsumption, ...]
     strata: tuple[Stratum, ...]
     """Every relation of the program, each after those it depends on."""
     directives: tuple[ast.Directive, ...]

@@ -18,6 +18,7 @@ from dataflow_serve.language.checked import (
     Const,
     Filter,
     Literal,
+    RangeLiteral,
     Term,
     Var,
     variables_of,
@@ -29,6 +30,7 @@ from dataflow_serve.planner._flatten import (
     FlatAtom,
     Flattened,
     flatten,
+    names_of_range,
     outer_names,
 )
 from dataflow_serve.planner._nodes import Nodes
@@ -189,6 +191,9 @@ class _Body:
         for aggregate in flat.aggregates:
             needed.update(outer_names(aggregate))
             needed.add(aggregate.result.name)
+        for literal in flat.ranges:
+            needed |= names_of_range(literal)
+            needed.add(literal.result.name)
         return needed
 
     def _join_connected(self) -> bool:
@@ -241,6 +246,28 @@ class _Body:
                     flat.negated.remove(atom)
                     needed = self._needed()
                     self._rows = self._rows.antijoin(self._read(atom), sorted(atom.names), needed)
+            for literal in list(flat.ranges):
+                if self._rows.binds(names_of_range(literal)):
+                    flat.ranges.remove(literal)
+                    self._add_range(literal)
+                    changed = True
+
+    def _add_range(self, literal: RangeLiteral) -> None:
+        """A row for each value of the range; one that is known already only has to be among them."""
+        assert self._rows is not None
+        nodes, name = self._nodes, literal.result.name
+        known = self._needed().union(names_of_range(literal), [name])
+        source, rows = self._rows.only(known & self._rows.env.keys())
+        start, stop, step = (
+            None if bound is None else rows.expr(bound)
+            for bound in (literal.start, literal.stop, literal.step)
+        )
+        assert start is not None and stop is not None
+        node = nodes.range(source, literal.result.type, start, stop, step)
+        value = ex.Col(nodes.width[source])
+        self._rows = Rows(nodes, node, {name: value, **rows.env})
+        if name in rows.env:
+            self._rows.filter(ex.Call("eq", literal.result.type, (rows.env[name], value)))
 
     def _apply_equation(self, equation: Equation) -> bool:
         """Use an equation as a condition or a definition, if its variables allow it."""
@@ -344,7 +371,7 @@ class _Body:
         static = [
             literal
             for literal in self._literals
-            if isinstance(literal, Filter)
+            if isinstance(literal, Filter | RangeLiteral)
             or (
                 isinstance(literal, AtomLiteral)
                 and not literal.negated
@@ -379,6 +406,9 @@ def _names_of(literal: Literal) -> set[str]:
             variables_of(arg, names)
     elif isinstance(literal, Filter):
         variables_of(literal.condition, names)
+    elif isinstance(literal, RangeLiteral):
+        names |= names_of_range(literal)
+        names.add(literal.result.name)
     else:
         names.update(outer_names(literal))
     return names
@@ -412,6 +442,8 @@ def _definitions(literal: Literal) -> list[tuple[str, set[str]]]:
     """Variables that a literal can give a value, each with those that it needs for it."""
     if isinstance(literal, AggregateLiteral):
         return [(literal.result.name, set(outer_names(literal)))]
+    if isinstance(literal, RangeLiteral):
+        return [(literal.result.name, names_of_range(literal))]
     if isinstance(literal, Filter) and isinstance(literal.condition, Call) and literal.condition.func == "eq":
         left, right = literal.condition.args
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from dataflow_serve.language import (
     parse,
 )
 from dataflow_serve.planner._bodies import plan_body
+from dataflow_serve.planner._closing import choose, close_equivalence, subsume
 from dataflow_serve.planner._nodes import Nodes
 
 __all__ = ["CompiledProgram", "compile_program", "plan_program"]
@@ -79,13 +81,16 @@ def plan_program(program: CheckedProgram, name: str) -> dict[str, Any]:
     for rule in program.rules:
         for relation in dict.fromkeys(head.relation for head in rule.heads):
             rules[relation].append(rule)
+    subsumptions: dict[str, list[checked.Subsumption]] = {}
+    for each in program.subsumptions:
+        subsumptions.setdefault(each.relation, []).append(each)
     strata: list[dict[str, Any]] = []
     for stratum in program.strata:
         nodes.enter(frozenset(stratum.relations if stratum.recursive else ()))
         definitions = [
             {"relation": index[relation], "node": node}
             for relation in stratum.relations
-            if (node := _define(nodes, program, relation, rules[relation])) is not None
+            if (node := _define(nodes, program, relation, rules[relation], subsumptions)) is not None
         ]
         if definitions:
             strata.append({"recursive": stratum.recursive, "relations": definitions})
@@ -108,7 +113,13 @@ def plan_program(program: CheckedProgram, name: str) -> dict[str, Any]:
     }
 
 
-def _define(nodes: Nodes, program: CheckedProgram, relation: str, rules: list[checked.Rule]) -> int | None:
+def _define(
+    nodes: Nodes,
+    program: CheckedProgram,
+    relation: str,
+    rules: list[checked.Rule],
+    subsumptions: Mapping[str, Sequence[checked.Subsumption]],
+) -> int | None:
     """A node whose rows, made distinct, are the relation's; None for an input without facts and rules."""
     declared = program.relations[relation]
     parts: dict[int, None] = {}
@@ -132,7 +143,16 @@ def _define(nodes: Nodes, program: CheckedProgram, relation: str, rules: list[ch
             project = [next(exprs) for _ in head.args]
             if head in heads:
                 parts[shared.node(project)] = None
-    return nodes.union(list(parts)) if parts else None
+    if declared.equivalence:
+        return close_equivalence(nodes, relation, list(parts), transacted=declared.input)
+    if not parts:
+        return None
+    source = nodes.union(list(parts))
+    if declared.choice is not None:
+        return choose(nodes, declared, source)
+    if relation in subsumptions:
+        return subsume(nodes, declared, subsumptions[relation], source)
+    return source
 
 
 def _relation_json(relation: checked.Relation) -> dict[str, Any]:

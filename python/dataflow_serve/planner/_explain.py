@@ -111,6 +111,12 @@ class _Tree:
         detail = _detail(node, names)
         return _operator("map", detail, source), _projected(node, names)
 
+    def _range(self, node: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        source, names = self.node(node["input"])
+        bounds = [node["start"], node["stop"], *([] if node["step"] is None else [node["step"]])]
+        value = f"range({', '.join(_shown(bound, names) for bound in bounds)})"
+        return _operator("range", f"with {value}", source), [*names, value]
+
     def _join(self, node: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         left, left_names = self.node(node["left"])
         right, right_names = self.node(node["right"])

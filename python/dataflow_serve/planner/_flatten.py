@@ -6,7 +6,7 @@ an equation defines; terms are cut where they are deeper than the plan document 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from dataflow_serve.language import Type
@@ -19,12 +19,13 @@ from dataflow_serve.language.checked import (
     Const,
     Filter,
     Literal,
+    RangeLiteral,
     Term,
     Var,
     variables_of,
 )
 
-__all__ = ["MAX_DEPTH", "Equation", "FlatAtom", "Flattened", "flatten", "outer_names"]
+__all__ = ["MAX_DEPTH", "Equation", "FlatAtom", "Flattened", "flatten", "names_of_range", "outer_names"]
 
 MAX_DEPTH = 12
 """Calls in one another within an expression of a plan; what reads plans limits how deep documents go."""
@@ -66,6 +67,7 @@ class Flattened:
     equations: list[Equation] = field(default_factory=list)
     filters: list[tuple[Term, frozenset[str]]] = field(default_factory=list)
     aggregates: list[AggregateLiteral] = field(default_factory=list)
+    ranges: list[RangeLiteral] = field(default_factory=list)
     wanted: list[Term] = field(default_factory=list)
     """What the conjunction is asked for, in terms of the variables that are left."""
 
@@ -73,6 +75,14 @@ class Flattened:
 def outer_names(aggregate: AggregateLiteral) -> list[str]:
     """The outer variables of an aggregate."""
     return [variable.name for variable in aggregate.outer]
+
+
+def names_of_range(literal: RangeLiteral) -> set[str]:
+    """The variables that a range depends on."""
+    names: set[str] = set()
+    for bound in literal.bounds:
+        variables_of(bound, names)
+    return names
 
 
 def flatten(literals: Iterable[Literal], wanted: Sequence[Term], fixed: Iterable[str]) -> Flattened:
@@ -85,7 +95,9 @@ def flatten(literals: Iterable[Literal], wanted: Sequence[Term], fixed: Iterable
     """
     literals = list(literals)
     kept = set(fixed)
-    kept.update(literal.result.name for literal in literals if isinstance(literal, AggregateLiteral))
+    kept.update(
+        literal.result.name for literal in literals if isinstance(literal, AggregateLiteral | RangeLiteral)
+    )
     return _Flattening(kept).run(literals, wanted)
 
 
@@ -104,6 +116,8 @@ class _Flattening:
                 (self._found.negated if literal.negated else self._found.atoms).append(atom)
             elif isinstance(literal, AggregateLiteral):
                 self._found.aggregates.append(self._aggregate(literal))
+            elif isinstance(literal, RangeLiteral):
+                self._found.ranges.append(self._range(literal, self._shallow))
             else:
                 self._condition(self._term(literal.condition))
         self._found.wanted = [self._shallow(self._term(term)) for term in wanted]
@@ -143,7 +157,17 @@ class _Flattening:
             return replace(literal, args=args)
         if isinstance(literal, Filter):
             return replace(literal, condition=self._term(literal.condition))
+        if isinstance(literal, RangeLiteral):
+            return self._range(literal, lambda term: term)
         return self._aggregate(literal)
+
+    def _range(self, literal: RangeLiteral, shape: Callable[[Term], Term]) -> RangeLiteral:
+        return replace(
+            literal,
+            start=shape(self._term(literal.start)),
+            stop=shape(self._term(literal.stop)),
+            step=None if literal.step is None else shape(self._term(literal.step)),
+        )
 
     def _aggregate(self, literal: AggregateLiteral) -> AggregateLiteral:
         """The aggregate with its outer variables replaced; what is a constant now isn't outer any more."""

@@ -29,6 +29,7 @@ class Nodes:
         self._local = {name: index for index, name in enumerate(program.relations)}
         self._import = {relation.name: index for index, relation in enumerate(self.imports)}
         self._known: dict[Hashable, int] = {}
+        self._named: dict[str, int] = {}
         self._stratum: frozenset[str] = frozenset()
         self._scope = 0
         self._iterated: set[int] = set()
@@ -39,9 +40,13 @@ class Nodes:
         self._stratum = relations
         self._iterated = set()
 
+    def name(self, relation: str, node: int) -> None:
+        """Let atoms of ``relation``, which is none of the program's, read the node."""
+        self._named[relation] = node
+
     def is_recursive(self, relation: str) -> bool:
-        """Whether the relation belongs to the recursive stratum being planned."""
-        return relation in self._stratum
+        """Whether the relation belongs to the recursive stratum being planned, or depends on it."""
+        return relation in self._stratum or self._named.get(relation) in self._iterated
 
     def is_iterated(self, node: int) -> bool:
         """Whether the node depends on the recursive stratum being planned."""
@@ -49,6 +54,8 @@ class Nodes:
 
     def get(self, relation: str) -> int:
         """The rows of a relation."""
+        if relation in self._named:
+            return self._named[relation]
         local = self._local.get(relation)
         ref = {"import": self._import[relation]} if local is None else {"local": local}
         iterated = relation in self._stratum
@@ -79,6 +86,19 @@ class Nodes:
         key = ("map", source, tuple(filters), tuple(project))
         json = {"op": "map", "input": source, **_row_json(filters, project)}
         return self._add(key, json, (source,), len(project))
+
+    def range(self, source: int, over: Type, start: Expr, stop: Expr, step: Expr | None) -> int:
+        """The rows with a further column that runs through a range."""
+        json = {
+            "op": "range",
+            "input": source,
+            "over": over.value,
+            "start": expr_json(start),
+            "stop": expr_json(stop),
+            "step": None if step is None else expr_json(step),
+        }
+        key = ("range", source, over, start, stop, step)
+        return self._add(key, json, (source,), self.width[source] + 1)
 
     def join(
         self,

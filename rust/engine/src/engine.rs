@@ -570,6 +570,7 @@ fn intern_constants(plan: &Plan) -> Result<(), EngineError> {
         Node::Map { filter, project, .. } | Node::Join { filter, project, .. } => {
             filter.iter().chain(project).try_for_each(expr)
         }
+        Node::Range { start, stop, step, .. } => [start, stop].into_iter().chain(step).try_for_each(expr),
         _ => Ok(()),
     })
 }

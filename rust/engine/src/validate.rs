@@ -98,6 +98,18 @@ impl Valid<'_> {
                 Ok(types.clone())
             }
             Node::Map { input: from, filter, project } => projected(input(*from)?, filter, project),
+            Node::Range { input: from, over, start, stop, step } => {
+                let columns = input(*from)?;
+                require(matches!(over, Type::Number | Type::Unsigned | Type::Float), || {
+                    format!("a range over {}", over.name())
+                })?;
+                for bound in [start, stop].into_iter().chain(step) {
+                    require(type_of(bound, columns)? == *over, || {
+                        format!("a bound that is not a {}", over.name())
+                    })?;
+                }
+                Ok(columns.iter().copied().chain([*over]).collect())
+            }
             Node::Join { left, right, left_key, right_key, filter, project } => {
                 let (left, right) = (input(*left)?, input(*right)?);
                 keys(left, left_key, right, right_key)?;
@@ -172,7 +184,7 @@ impl Valid<'_> {
                 })?;
             }
             if stratum.recursive {
-                self.monotone(definition.node, &own)?;
+                self.without_aggregates(definition.node, &own)?;
             }
         }
         own.iter().for_each(|&relation| settled[relation] = true);
@@ -180,7 +192,10 @@ impl Valid<'_> {
     }
 
     /// Checks that what depends on the stratum's own relations can stand inside a recursion.
-    fn monotone(&self, root: usize, own: &[usize]) -> Result<(), String> {
+    ///
+    /// A negation can, if it makes sense is the planner's to know: rounds follow one another as the plan says, and each
+    /// takes away what the one before has.
+    fn without_aggregates(&self, root: usize, own: &[usize]) -> Result<(), String> {
         let recursive = |node: usize| self.reads[node].iter().any(|read| own.contains(read));
         let (mut pending, mut seen) = (vec![root], vec![false; root + 1]);
         while let Some(index) = pending.pop() {
@@ -190,9 +205,6 @@ impl Valid<'_> {
             seen[index] = true;
             match &self.plan.nodes[index] {
                 Node::Reduce { .. } => return Err(format!("node {index} aggregates inside a recursion")),
-                Node::Antijoin { right, .. } if recursive(*right) => {
-                    return Err(format!("node {index} negates inside a recursion"));
-                }
                 node => pending.extend(inputs(node)),
             }
         }
@@ -204,7 +216,10 @@ impl Valid<'_> {
 pub(crate) fn inputs(node: &Node) -> Vec<usize> {
     match node {
         Node::Get { .. } | Node::Rows { .. } => Vec::new(),
-        Node::Map { input, .. } | Node::Distinct { input } | Node::Reduce { input, .. } => vec![*input],
+        Node::Map { input, .. }
+        | Node::Range { input, .. }
+        | Node::Distinct { input }
+        | Node::Reduce { input, .. } => vec![*input],
         Node::Join { left, right, .. } | Node::Antijoin { left, right, .. } => vec![*left, *right],
         Node::Union { inputs } => inputs.clone(),
     }
@@ -234,6 +249,7 @@ fn reduced(columns: &[Type], key: &[usize], aggregates: &[Aggregate]) -> Result<
         types.push(match (aggregate.func, aggregate.column.map(of).transpose()?) {
             (AggregateFunc::Count, None) => Type::Number,
             (AggregateFunc::Count, Some(_)) => return Err("a count of a column".to_owned()),
+            (AggregateFunc::Min | AggregateFunc::Max, Some(ty)) => ty,
             (func, Some(ty @ (Type::Number | Type::Unsigned | Type::Float))) => {
                 if func == AggregateFunc::Mean { Type::Float } else { ty }
             }

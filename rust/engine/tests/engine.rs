@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use common::plans::{N, PlanBuilder, call, closure, cols, edges, number};
 use common::{Command, Random, check};
-use dataflow_protocol::plan::{AggregateFunc, Func, InputMode, Node, Plan, Value};
+use dataflow_protocol::plan::{AggregateFunc, Expr, Func, InputMode, Node, Plan, Value};
 use dataflow_protocol::value::from_number;
 
 /// So many transactions of random pairs of numbers below `bound`.
@@ -171,6 +171,45 @@ fn failing_expressions_drop_their_rows() {
     let divided = plan.map(edges_, Vec::new(), vec![call(Func::Div, cols(&[0, 1]))]);
     plan.stratum(false, &[(quotient, divided)]);
     sweep(&[(0, edges(InputMode::Set)), (3, plan.0)], &["edge"], 4);
+}
+
+#[test]
+fn ranges_follow_their_rows() {
+    let mut plan = PlanBuilder::new("ranges");
+    let edge = plan.import(1, "edge", &[N, N]);
+    let between = plan.relation("between", &[N, N, N], None);
+    let down = plan.relation("down", &[N], None);
+    let edges_ = plan.get(edge);
+    let mut range = |step: Option<i64>| {
+        let [start, stop] = [Expr::Col(0), Expr::Col(1)];
+        plan.node(Node::Range { input: edges_, over: N, start, stop, step: step.map(number) })
+    };
+    let (all, some) = (range(None), range(Some(-2)));
+    let some = plan.map(some, Vec::new(), cols(&[2]));
+    plan.stratum(false, &[(between, all)]);
+    plan.stratum(false, &[(down, some)]);
+    sweep(&[(0, edges(InputMode::Set)), (4, plan.0)], &["edge"], 6);
+}
+
+/// Lengths of paths, of which each round keeps the least for every pair: what a round takes away may come back, and what
+/// it led to has to go.
+#[test]
+fn recursion_that_takes_rows_away_settles_where_the_rounds_do() {
+    let mut plan = PlanBuilder::new("shortest");
+    let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
+    let path = plan.relation("path", &[N, N, N], None);
+    let (edges_, paths) = (plan.get(edge), plan.get(path));
+    let one = plan.map(edges_, Vec::new(), vec![Expr::Col(0), Expr::Col(1), number(1)]);
+    let on = plan.join((paths, &[1]), (edges_, &[0]), &[0, 4, 2]);
+    let longer = vec![Expr::Col(0), Expr::Col(1), call(Func::Add, vec![Expr::Col(2), number(1)])];
+    let on = plan.map(on, Vec::new(), longer);
+    let all = plan.union(&[one, on]);
+    let all = plan.node(Node::Distinct { input: all });
+    let pairs = plan.join((all, &[0, 1]), (all, &[0, 1]), &[0, 1, 2, 5]);
+    let worse = plan.map(pairs, vec![call(Func::Lt, cols(&[3, 2]))], cols(&[0, 1, 2]));
+    let least = plan.antijoin((all, &[0, 1, 2]), (worse, &[0, 1, 2]));
+    plan.stratum(true, &[(path, least)]);
+    sweep(&[(0, plan.0)], &["edge"], 7);
 }
 
 #[test]

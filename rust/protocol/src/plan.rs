@@ -108,6 +108,21 @@ pub enum Node {
         /// Output columns.
         project: Vec<Expr>,
     },
+    /// Rows with a further column that runs through a range: a row for each value from `start` on, before `stop`. A row
+    /// of more than 2^20 values drops, as with an expression that fails.
+    Range {
+        /// Input node.
+        input: usize,
+        /// The type of the column: `number`, `unsigned` or `float`.
+        over: Type,
+        /// The first value.
+        start: Expr,
+        /// The end, which isn't part of the range; equal to `start`, it makes the range empty.
+        stop: Expr,
+        /// From value to value. One that leads away from `stop` gives no values, one of 0 the first alone; absent, it
+        /// is 1 or -1.
+        step: Option<Expr>,
+    },
     /// Pairs of rows with equal keys that pass every filter, projected.
     Join {
         /// Left input node.
@@ -173,9 +188,9 @@ pub enum AggregateFunc {
     Count,
     /// Sum of a `number` or `unsigned` (wrapping at 64 bits) or `float` column.
     Sum,
-    /// Least value of a `number`, `unsigned` or `float` column.
+    /// Least value of a column, symbols by their bytes.
     Min,
-    /// Greatest value of a `number`, `unsigned` or `float` column.
+    /// Greatest value of a column, symbols by their bytes.
     Max,
     /// Arithmetic mean of a `number`, `unsigned` or `float` column.
     Mean,
@@ -286,9 +301,9 @@ pub enum Func {
     Pow,
     /// Opposite sign; number, float.
     Neg,
-    /// Lesser of two or more; number, unsigned, float.
+    /// Least of two or more; any type (symbols by their bytes).
     Min,
-    /// Greater of two or more; number, unsigned, float.
+    /// Greatest of two or more; any type.
     Max,
     /// Bitwise and; number, unsigned.
     Band,

@@ -183,8 +183,9 @@ impl Project {
         true
     }
 
+    /// Counts a row whose derivation failed.
     #[cold]
-    fn fail(&self) -> bool {
+    pub(crate) fn fail(&self) -> bool {
         self.dropped.set(self.dropped.get() + 1);
         false
     }

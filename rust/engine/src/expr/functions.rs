@@ -34,8 +34,7 @@ pub(super) fn apply(func: Func, over: Type, args: &[Word]) -> Option<Word> {
         And => Some(args[0] & args[1]),
         Or => Some(args[0] | args[1]),
         Not => Some(args[0] ^ 1),
-        Min => args.iter().copied().min(),
-        Max => args.iter().copied().max(),
+        Min | Max => extreme(func, over, args),
         Cat | Strlen | Substr | Contains | Match => text(func, args),
         ToNumber | ToUnsigned | ToFloat | ToSymbol => convert(func, over, args[0]),
         _ => match over {
@@ -47,7 +46,17 @@ pub(super) fn apply(func: Func, over: Type, args: &[Word]) -> Option<Word> {
     }
 }
 
-fn compare(over: Type, left: Word, right: Word) -> Option<Ordering> {
+fn extreme(func: Func, over: Type, args: &[Word]) -> Option<Word> {
+    let (&first, rest) = args.split_first()?;
+    rest.iter().try_fold(first, |best, &word| {
+        let order = compare(over, word, best)?;
+        let better = if func == Func::Min { order.is_lt() } else { order.is_gt() };
+        Some(if better { word } else { best })
+    })
+}
+
+/// The order of two values of a type; `None` where a symbol isn't known.
+pub(crate) fn compare(over: Type, left: Word, right: Word) -> Option<Ordering> {
     if over != Type::Symbol {
         return Some(left.cmp(&right));
     }
@@ -262,6 +271,9 @@ mod tests {
         assert_eq!(apply(Func::Match, Type::Symbol, &[s("a.*c"), s("abbcd")]), Some(0));
         assert_eq!(apply(Func::Match, Type::Symbol, &[s("("), s("x")]), None);
         assert_eq!(apply(Func::Lt, Type::Symbol, &[s("a long symbol, one"), s("b")]), Some(1));
+        let texts = [s("b"), s("a long symbol, two"), s("a long symbol, one"), s("é")];
+        assert_eq!(apply(Func::Min, Type::Symbol, &texts), Some(texts[2]));
+        assert_eq!(apply(Func::Max, Type::Symbol, &texts), Some(texts[3]));
     }
 
     #[test]

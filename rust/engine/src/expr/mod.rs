@@ -6,7 +6,7 @@
 //! * [`totals`]: what goes into running totals and comes out of them.
 
 pub(crate) mod eval;
-mod functions;
+pub(crate) mod functions;
 pub(crate) mod totals;
 pub(crate) mod types;
 

@@ -47,7 +47,7 @@ fn call(func: Func, over: Type, args: &[Type]) -> Result<Type, String> {
         Add | Sub | Mul | Div | Pow => (NUMERIC, 2..=2, over),
         Mod => (INTEGER, 2..=2, over),
         Neg => (&[Type::Number, Type::Float][..], 1..=1, over),
-        Min | Max => (NUMERIC, 2..=usize::MAX, over),
+        Min | Max => (ANY, 2..=usize::MAX, over),
         Band | Bor | Bxor | Bshl | Bshr | Bshru | Land | Lor | Lxor => (INTEGER, 2..=2, over),
         Bnot | Lnot => (INTEGER, 1..=1, over),
         Cat => (&[Type::Symbol][..], 2..=usize::MAX, Type::Symbol),

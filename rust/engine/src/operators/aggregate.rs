@@ -2,7 +2,9 @@
 //!
 //! Counts and integer sums are running totals, kept without the rows themselves. The others look at the group again
 //! when it changes; a least or greatest value looks no further than the first that is there, since the values of a key
-//! stand in order.
+//! stand in order. Only texts don't, longer ones being words of no order.
+
+use std::cmp::Ordering;
 
 use dataflow_protocol::plan::{Aggregate, AggregateFunc};
 use dataflow_protocol::value::{Type, Word, from_float, from_number, to_float, to_number};
@@ -14,6 +16,7 @@ use super::Rows;
 use super::arrange::{arrange, arrange_with, readable};
 use super::linear::{flatten, map};
 use crate::container::Diff;
+use crate::expr::functions::compare;
 use crate::expr::totals::{Total, from_integer};
 use crate::expr::{Project, Scalar};
 use crate::trace::batch::BatchBuilder;
@@ -171,7 +174,9 @@ impl Groups {
     /// The aggregates over the key found, as of `time`; `None` for an empty group.
     fn evaluate(&self, group: &Cursors<u64>, time: u64) -> Option<Vec<Word>> {
         let until = |t: &u64| *t <= time;
-        if let [Measure { func: func @ (AggregateFunc::Min | AggregateFunc::Max), .. }] = self.plan[..] {
+        if let [Measure { func: func @ (AggregateFunc::Min | AggregateFunc::Max), ty, .. }] = self.plan[..]
+            && ty != Type::Symbol
+        {
             let mut extreme = None;
             group.values(func == AggregateFunc::Max, until, |value, count| {
                 extreme = (count > 0).then(|| value.to_vec());
@@ -211,8 +216,10 @@ impl State {
             return;
         }
         let word = value[measure.column];
-        self.least = Some(self.least.map_or(word, |least| least.min(word)));
-        self.greatest = Some(self.greatest.map_or(word, |greatest| greatest.max(word)));
+        let order = |best: Word| compare(measure.ty, word, best).unwrap_or(Ordering::Equal);
+        self.least = Some(self.least.map_or(word, |least| if order(least).is_lt() { word } else { least }));
+        self.greatest =
+            Some(self.greatest.map_or(word, |best| if order(best).is_gt() { word } else { best }));
         match measure.ty {
             Type::Float => self.float += to_float(word) * count as f64,
             _ => {

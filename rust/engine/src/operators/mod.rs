@@ -15,6 +15,7 @@ pub(crate) mod distinct;
 pub(crate) mod import;
 pub(crate) mod join;
 pub(crate) mod linear;
+pub(crate) mod range;
 
 use differential_dataflow::Collection;
 use differential_dataflow::operators::arrange::Arranged;

@@ -12,6 +12,7 @@ use crate::operators::arrange::{arrange, readable};
 use crate::operators::distinct::distinct;
 use crate::operators::join::{Pairing, join};
 use crate::operators::linear::{flatten, map};
+use crate::operators::range::range;
 
 /// Builds a node that is neither a relation, nor constant, nor a reduction.
 pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
@@ -22,6 +23,12 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
         Node::Map { input, filter, project } => {
             let project = compile(context, &filter, &project, |column| column);
             map(context.rows(input), "Map", project)
+        }
+        Node::Range { input, over, start, stop, step } => {
+            let bounds: Vec<Expr> = [start, stop].into_iter().chain(step).collect();
+            let bounds = compile(context, &[], &bounds, |column| column);
+            let width = context.width(input);
+            range(context.rows(input), width, over, bounds)
         }
         Node::Join { left, right, left_key, right_key, filter, project } => {
             let sides = Sides { left, right, left_key, right_key };

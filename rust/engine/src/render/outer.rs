@@ -124,7 +124,7 @@ impl<'scope> Outer<'scope, '_> {
         match &self.valid.plan.nodes[node] {
             Node::Distinct { .. } | Node::Reduce { .. } => true,
             Node::Get { relation } => self.is_set_relation(*relation),
-            Node::Antijoin { left, .. } => self.is_set(*left),
+            Node::Antijoin { left: input, .. } | Node::Range { input, .. } => self.is_set(*input),
             Node::Union { inputs } => matches!(inputs[..], [only] if self.is_set(only)),
             Node::Rows { .. } | Node::Map { .. } | Node::Join { .. } => false,
         }

@@ -82,6 +82,19 @@ fn node(plan: &Plan, index: usize, all: &BTreeMap<String, Contents>) -> Contents
                 }
             }
         }
+        Node::Range { input: from, start, stop, step, .. } => {
+            for (row, copies) in input(*from) {
+                let bound = |expr: &Expr| eval(expr, &row).map(to_number);
+                let (Some(start), Some(stop)) = (bound(start), bound(stop)) else { continue };
+                let step = step.as_ref().map_or(Some(if start <= stop { 1 } else { -1 }), bound);
+                let Some(step) = step.filter(|&step| step != 0) else { unimplemented!("a step of 0") };
+                let mut value = start;
+                while if step > 0 { value < stop } else { value > stop } {
+                    add([&row[..], &[from_number(value)]].concat(), copies);
+                    value += step;
+                }
+            }
+        }
         Node::Join { left, right, left_key, right_key, filter, project } => {
             let right = input(*right);
             for (l, l_copies) in input(*left) {

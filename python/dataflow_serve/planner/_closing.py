@@ -1,0 +1,140 @@
+"""What a declaration makes of the rows that facts and rules give: equivalences, choices, subsumption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dataflow_serve.language import Type
+from dataflow_serve.language.checked import Any as AnyValue
+from dataflow_serve.language.checked import (
+    Argument,
+    AtomLiteral,
+    Call,
+    Filter,
+    Literal,
+    Relation,
+    Subsumption,
+    Term,
+    Var,
+)
+from dataflow_serve.planner import _expressions as ex
+from dataflow_serve.planner._bodies import plan_body
+from dataflow_serve.planner._nodes import Nodes
+
+__all__ = ["choose", "close_equivalence", "subsume"]
+
+
+def close_equivalence(nodes: Nodes, relation: str, parts: Sequence[int], *, transacted: bool) -> int:
+    """The rows of the least equivalence that holds those of ``parts``, and its transacted ones.
+
+    Every step goes along one of the given pairs, so that work is in proportion to pairs that there will be
+    and how many given ones meet an element, instead of to all triples.
+    """
+    whole = nodes.get(relation)
+    given = [*parts, whole] if transacted else list(parts)
+    either = nodes.distinct(
+        nodes.union([way for part in given for way in (part, nodes.map(part, [], [ex.Col(1), ex.Col(0)]))])
+    )
+    itself = nodes.map(either, [], [ex.Col(0), ex.Col(0)])
+    further = nodes.join(whole, either, [1], [0], [], [ex.Col(0), ex.Col(3)])
+    return nodes.union([either, itself, further])
+
+
+def choose(nodes: Nodes, relation: Relation, source: int) -> int:
+    """Of the rows with equal values in the columns of the choice, the first by the others, left to right."""
+    assert relation.choice is not None
+    key = list(relation.choice)
+    places = list(range(len(relation.columns)))
+    others = [place for place in places if place not in key]
+    source = nodes.distinct(source)
+    for place in others:
+        least = nodes.reduce(source, key, "min", place)
+        if len(others) == 1:
+            return nodes.map(least, [], [ex.Col([*key, place].index(column)) for column in places])
+        columns: list[ex.Expr] = [ex.Col(column) for column in places]
+        source = nodes.join(source, least, [*key, place], list(range(len(key) + 1)), [], columns)
+    return source
+
+
+def subsume(nodes: Nodes, relation: Relation, subsumptions: Sequence[Subsumption], source: int) -> int:
+    """The rows of ``source`` without those that others of it dominate.
+
+    Raises:
+        UnsupportedError: an aggregate that needs values which a recursion is still producing.
+    """
+    source = nodes.distinct(source)
+    # Atoms of the relation in a subsumption are about these rows. No program can write this name.
+    name = f"{relation.name}'s"
+    nodes.name(name, source)
+    pairs: list[int] = []
+    for each in subsumptions:
+        literals: list[Literal] = [
+            AtomLiteral(name, _named(each.dominated, "<"), False, each.clause.at),
+            AtomLiteral(name, _named(each.dominating, ">"), False, each.clause.at),
+            *(_renamed(literal, relation.name, name) for literal in each.body),
+        ]
+        wanted = [*_values(each.dominated, "<"), *_values(each.dominating, ">")]
+        pairs.append(plan_body(nodes, literals, wanted).node())
+    types = [column.type for column in relation.columns]
+    width = len(types)
+    first: list[ex.Expr] = [ex.Col(place) for place in range(width)]
+    if len(subsumptions) == 1 and _is_strict(subsumptions[0]):
+        gone = nodes.map(pairs[0], [], first)
+    else:
+        gone = _gone(nodes, nodes.union(pairs), types)
+    every = list(range(width))
+    return nodes.antijoin(source, gone, every, every)
+
+
+def _gone(nodes: Nodes, pairs: int, types: Sequence[Type]) -> int:
+    """The first halves of ``pairs`` that give way: all but the least of rows that dominate one another."""
+    width = len(types)
+    left, right = list(range(width)), list(range(width, 2 * width))
+    first: list[ex.Expr] = [ex.Col(place) for place in left]
+    both: list[ex.Expr] = [ex.Col(place) for place in (*left, *right)]
+    unlike = nodes.distinct(
+        nodes.union([nodes.map(pairs, filters, both) for filters in _differing(types, "ne")])
+    )
+    one_way = nodes.antijoin(unlike, unlike, [*left, *right], [*right, *left])
+    mutual = nodes.join(unlike, unlike, [*left, *right], [*right, *left], [], both)
+    later = [nodes.map(mutual, filters, first) for filters in _differing(types, "gt")]
+    return nodes.union([nodes.map(one_way, [], first), *later])
+
+
+def _differing(types: Sequence[Type], func: str) -> Iterable[list[ex.Expr]]:
+    """For each column the conditions that it is the first in which two rows side by side differ as told."""
+    width = len(types)
+    equal: list[ex.Expr] = []
+    for place, kind in enumerate(types):
+        sides = (ex.Col(place), ex.Col(width + place))
+        yield [*equal, ex.Call(func, kind, sides)]
+        equal.append(ex.Call("eq", kind, sides))
+
+
+def _is_strict(subsumption: Subsumption) -> bool:
+    """Whether a comparison of a column with itself says that no two rows can dominate one another."""
+    for literal in subsumption.body:
+        if isinstance(literal, Filter) and isinstance(literal.condition, Call):
+            call = literal.condition
+            for left, right in zip(subsumption.dominated, subsumption.dominating, strict=True):
+                variables = isinstance(left, Var) and isinstance(right, Var) and left != right
+                if variables and call.func in ("lt", "gt") and set(call.args) == {left, right}:
+                    return True
+    return False
+
+
+def _named(args: Sequence[Argument], side: str) -> tuple[Argument, ...]:
+    return tuple(
+        Var(f"{side}{place}", arg.type) if isinstance(arg, AnyValue) else arg
+        for place, arg in enumerate(args)
+    )
+
+
+def _values(args: Sequence[Argument], side: str) -> list[Term]:
+    return [arg for arg in _named(args, side) if not isinstance(arg, AnyValue)]
+
+
+def _renamed(literal: Literal, old: str, new: str) -> Literal:
+    if isinstance(literal, AtomLiteral) and literal.relation == old:
+        return AtomLiteral(new, literal.args, literal.negated, literal.at)
+    return literal

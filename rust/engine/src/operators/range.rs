@@ -1,0 +1,170 @@
+//! Rows with a further column that runs through a range, a row for each value.
+
+use dataflow_protocol::value::{Type, Word, from_float, from_number, to_float, to_number};
+use differential_dataflow::AsCollection;
+use timely::container::NoopBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
+
+use super::Rows;
+use crate::container::exchange::rows_per_container;
+use crate::container::{EngineTime, Updates};
+use crate::expr::Project;
+
+/// Values that one row's range may have; the derivation from a row with more of them fails.
+pub(crate) const MAX_RANGE: usize = 1 << 20;
+
+/// Appends the values of a range to each row of `width` columns.
+///
+/// `bounds` gives the first value, the end (which isn't part of the range) and, if it has a third column, the step
+/// between values, all of type `over`.
+pub(crate) fn range<'scope, T: EngineTime>(
+    rows: Rows<'scope, T>,
+    width: usize,
+    over: Type,
+    bounds: Project,
+) -> Rows<'scope, T> {
+    let full = rows_per_container(width + 1);
+    rows.inner
+        .unary::<NoopBuilder<Updates<T>>, _, _, _>(Pipeline, "Range", move |_, _| {
+            let (mut limits, mut values) = (Vec::new(), Vec::new());
+            move |input, output| {
+                input.for_each(|time, rows| {
+                    let mut made = Updates::with_capacity(width + 1, rows.len().min(full));
+                    for index in 0..rows.len() {
+                        limits.clear();
+                        if !bounds.apply(rows.row(index), &mut limits) {
+                            continue;
+                        }
+                        values.clear();
+                        if !fill(over, &limits, &mut values) {
+                            bounds.fail();
+                            continue;
+                        }
+                        for &value in &values {
+                            made.row_words().extend_from_slice(rows.row(index));
+                            made.row_words().push(value);
+                            made.end_row(rows.time(index), rows.diff(index));
+                            if made.len() >= full {
+                                output.session_with_builder(&time).give_container(&mut made);
+                                made = Updates::with_capacity(width + 1, full);
+                            }
+                        }
+                    }
+                    if !made.is_empty() {
+                        output.session_with_builder(&time).give_container(&mut made);
+                    }
+                });
+            }
+        })
+        .as_collection()
+}
+
+/// Appends the values from `limits[0]` on, before `limits[1]`; `false` if there are too many.
+///
+/// Without a step it is 1 or -1, whichever leads to the end. A step of 0 gives the first value alone.
+fn fill(over: Type, limits: &[Word], values: &mut Vec<Word>) -> bool {
+    let (first, end) = (limits[0], limits[1]);
+    match over {
+        Type::Float => {
+            floats(to_float(first), to_float(end), limits.get(2).map(|&word| to_float(word)), values)
+        }
+        Type::Number => {
+            let step = limits.get(2).map(|&word| i128::from(to_number(word)));
+            integers(i128::from(to_number(first)), i128::from(to_number(end)), step, |value| {
+                values.push(from_number(value as i64));
+            })
+        }
+        _ => {
+            let step = limits.get(2).map(|&word| i128::from(word));
+            integers(i128::from(first), i128::from(end), step, |value| values.push(value as u64))
+        }
+    }
+}
+
+fn integers(first: i128, end: i128, step: Option<i128>, mut each: impl FnMut(i128)) -> bool {
+    let step = step.unwrap_or(if first <= end { 1 } else { -1 });
+    let distance = end - first;
+    if distance == 0 || distance.signum() == -step.signum() {
+        return true;
+    }
+    if step == 0 {
+        each(first);
+        return true;
+    }
+    let (distance, stride) = (distance.unsigned_abs(), step.unsigned_abs());
+    let count = distance.div_ceil(stride);
+    if count > MAX_RANGE as u128 {
+        return false;
+    }
+    (0..count as i128).for_each(|place| each(first + place * step));
+    true
+}
+
+/// Adds the step again and again, as the dialect has it, with the rounding that goes with it.
+fn floats(first: f64, end: f64, step: Option<f64>, values: &mut Vec<Word>) -> bool {
+    let step = step.unwrap_or(if first <= end { 1.0 } else { -1.0 });
+    if step == 0.0 {
+        if first != end {
+            values.push(from_float(first));
+        }
+        return true;
+    }
+    let before_end = |value: f64| if step > 0.0 { value < end } else { value > end };
+    let mut value = first;
+    while before_end(value) {
+        if values.len() == MAX_RANGE {
+            return false;
+        }
+        values.push(from_float(value));
+        value += step;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(limits: &[i64]) -> Option<Vec<i64>> {
+        let limits: Vec<Word> = limits.iter().map(|&limit| from_number(limit)).collect();
+        let mut values = Vec::new();
+        fill(Type::Number, &limits, &mut values).then(|| values.into_iter().map(to_number).collect())
+    }
+
+    #[test]
+    fn numbers_run_up_to_the_end_without_it() {
+        assert_eq!(numbers(&[1, 4]), Some(vec![1, 2, 3]));
+        assert_eq!(numbers(&[4, 1]), Some(vec![4, 3, 2]));
+        assert_eq!(numbers(&[1, 6, 2]), Some(vec![1, 3, 5]));
+        assert_eq!(numbers(&[6, 1, -2]), Some(vec![6, 4, 2]));
+        assert_eq!(numbers(&[1, 6, -2]), Some(vec![]));
+        assert_eq!(numbers(&[1, 6, 0]), Some(vec![1]));
+        assert_eq!(numbers(&[6, 6, 0]), Some(vec![]));
+        assert_eq!(numbers(&[6, 6, 1]), Some(vec![]));
+    }
+
+    #[test]
+    fn ranges_at_the_edge_of_a_type_neither_wrap_nor_run_for_ever() {
+        assert_eq!(numbers(&[i64::MAX - 1, i64::MAX]), Some(vec![i64::MAX - 1]));
+        assert_eq!(numbers(&[i64::MIN, i64::MAX, i64::MAX]), Some(vec![i64::MIN, -1, i64::MAX - 1]));
+        assert_eq!(numbers(&[0, MAX_RANGE as i64]).map(|values| values.len()), Some(MAX_RANGE));
+        assert_eq!(numbers(&[0, MAX_RANGE as i64 + 1]), None);
+        assert_eq!(numbers(&[i64::MIN, i64::MAX]), None);
+    }
+
+    #[test]
+    fn floats_that_never_arrive_fail() {
+        let filled = |limits: [f64; 3]| {
+            let mut values = Vec::new();
+            let limits = limits.map(from_float);
+            fill(Type::Float, &limits, &mut values)
+                .then(|| values.into_iter().map(to_float).collect::<Vec<_>>())
+        };
+        assert_eq!(filled([1.5, -1.0, -1.0]), Some(vec![1.5, 0.5, -0.5]));
+        assert_eq!(filled([1e300, 2e300, 1.0]), None);
+        assert_eq!(filled([f64::NAN, 1.0, 1.0]), Some(vec![]));
+        assert_eq!(filled([0.0, f64::INFINITY, 1.0]), None);
+        assert_eq!(filled([0.0, 1.0, f64::NAN]), Some(vec![]));
+    }
+}
