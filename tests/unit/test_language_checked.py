@@ -204,6 +204,11 @@ def test_strata_follow_dependencies() -> None:
     ]
 
 
+def test_the_name_of_an_alias_may_be_declared_for_another_type() -> None:
+    program = check(parse(".type string <: number .decl a(x: string, y: int8) a(1, 2)."))
+    assert [column.type for column in program.relations["a"].columns] == [Type.NUMBER, Type.NUMBER]
+
+
 def test_types_have_other_names() -> None:
     program = check(
         parse(

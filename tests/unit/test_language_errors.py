@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,3 +115,48 @@ def test_half_of_a_surrogate_pair_is_refused_where_it_stands() -> None:
     with pytest.raises(IncorrectError) as caught:
         parse('one(1).\nlabel("\ud800").')
     assert (caught.value.line, caught.value.column) == (2, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        # What can't be read, in clauses and in declarations.
+        (
+            "one(1) :- .\none(2).\n.decl q(x number)\n.decl r()\none(3",
+            1,
+            "2 more errors are in lines 3 and 5.",
+        ),
+        ("one(1)) :- one(2).\none(3) :- one(4), .", 1, "Another error is in line 2."),
+        (
+            ".comp C { .decl r(x: number) r(. r(2). .decl s( }\n.init c =\none(",
+            1,
+            "2 more errors are in lines 1 and 3.",
+        ),
+        # Declarations, before any clause is looked at.
+        (".decl q(x: nmber)\n.decl q2(y: symbl)\none(x) :- nothing(x).", 1, "Another error is in line 2."),
+        (".output a\n.output b\n.input path", 1, "Another error is in line 2."),
+        # Clauses.
+        ("one(x) :- q(x).\none(1).\none(y) :- one(x).\none(x) :- edge(x, _).", 1, "lines 3 and 4."),
+        ("one(x) :- q(x). one(y) :- one(x). one(z) :- one(y).", 1, "2 more errors are in line 1."),
+        (".comp C { one(x) :- q(x). }\n.init a = C .init b = C", 1, 'such as ".decl q'),
+        ("\n".join(f"one(x{n}) :- q(x{n})." for n in range(12)), 1, "3, 4, 5, 6, 7, 8, 9 and …."),
+    ],
+)
+def test_all_errors_are_found_and_the_first_is_told(text: str, line: int, hint: str) -> None:
+    with pytest.raises(DataflowError) as caught:
+        compile_program(f"{PRELUDE}{text}", CATALOG)
+    error = caught.value
+    assert error.line is not None and error.hint is not None
+    first = PRELUDE.count("\n")
+    assert error.line - first == line
+    moved = re.sub(r"(?<=lines ).*|(?<=in line )\d+", lambda found: _moved(found[0], first), error.hint)
+    assert moved.endswith(hint) or (hint.startswith("such as") and "error" not in error.hint), moved
+
+
+def _moved(numbers: str, first: int) -> str:
+    return re.sub(r"\d+", lambda found: str(int(found[0]) - first), numbers)
+
+
+def test_no_more_errors_are_looked_for_than_anybody_reads() -> None:
+    with pytest.raises(IncorrectError, match="99 more errors are in lines"):
+        compile_program(PRELUDE + "one(x) :- q(x).\n" * 500, CATALOG)

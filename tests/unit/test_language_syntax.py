@@ -70,6 +70,8 @@ def test_terms_bind_as_in_souffle(text: str, read: str) -> None:
         ("7u", ast.NumberLiteral(7, True, AT)),
         ("0xFFu", ast.NumberLiteral(255, True, AT)),
         ("-9223372036854775808", ast.NumberLiteral(-(1 << 63), False, AT)),
+        ("10.0.0.1", ast.NumberLiteral(0x0A000001, False, AT)),
+        ("255.255.255.255", ast.NumberLiteral(0xFFFFFFFF, False, AT)),
         ("1.5", ast.FloatLiteral(1.5, AT)),
         ("-1.5", ast.FloatLiteral(-1.5, AT)),
         ("1e3", ast.FloatLiteral(1000.0, AT)),

@@ -125,6 +125,14 @@ def test_a_choice_takes_the_first_row_in_the_order_of_the_columns() -> None:
     assert rows_of(*PROGRAMS["choice of several columns"]) == {(2, 0, one), (5, 1, one), (6, 0, one)}
 
 
+def test_a_domain_is_a_set_of_columns_and_all_of_them_choose_nothing() -> None:
+    for domain in ("x, x", "(x, x)", "x, (x, y)", "(y, x), x"):
+        program = f".decl q(x: number, y: number) choice-domain {domain}\nq(y, x) :- e(x, y)."
+        assert rows_of(program, "q") == {(2, 1), (5, 4), (6, 6)}
+    program = ".decl q(x: number, y: number) choice-domain (x, y)\nq(y, x) :- e(x, y)."
+    assert rows_of(program, "q") == {(2, 1), (2, 3), (5, 4), (6, 6)}
+
+
 def test_dominated_rows_give_way_and_of_equals_the_first_stays() -> None:
     e: list[Row] = [(1, 2), (1, 3), (1, 1), (2, 2)]
     assert rows_of(*PROGRAMS["subsumption"], e) == {(1, 3), (2, 2)}

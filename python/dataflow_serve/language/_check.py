@@ -11,6 +11,7 @@ from dataflow_serve.language._catalog import Catalog
 from dataflow_serve.language._components import expand
 from dataflow_serve.language._cursor import Where
 from dataflow_serve.language._declarations import Names, declare, declare_types
+from dataflow_serve.language._errors import Errors
 from dataflow_serve.language._grounding import check_grounded
 from dataflow_serve.language._inference import Inference
 from dataflow_serve.language._lowering import Lowering, constant
@@ -26,7 +27,8 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
     """Check ``program`` against what earlier programs registered.
 
     Raises:
-        IncorrectError: an error in the program, with line and column.
+        IncorrectError: an error in the program, with line and column; of several the first, whose hint says
+            where the others are.
         ConflictError: it contradicts an earlier program.
         UnsupportedError: it uses a part of the dialect that this build doesn't have.
     """
@@ -34,11 +36,15 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
     names = declare(program, catalog or Catalog())
     facts: dict[str, dict[tuple[Scalar, ...], None]] = {}
     rules: list[Rule] = []
+    subsumptions: list[Subsumption] = []
+    errors = Errors()
     for clause in program.clauses:
-        _check_clause(clause, names, facts, rules)
-    subsumptions = [
-        found for subsumption in program.subsumptions for found in _check_subsumption(subsumption, names)
-    ]
+        with errors.caught():
+            _check_clause(clause, names, facts, rules)
+    for subsumption in program.subsumptions:
+        with errors.caught():
+            subsumptions.extend(_check_subsumption(subsumption, names))
+    errors.check()
     return CheckedProgram(
         relations=names.relations,
         imports=names.imports,

@@ -8,7 +8,8 @@ from dataflow_serve.errors import ConflictError, IncorrectError, UnsupportedErro
 from dataflow_serve.language import ast
 from dataflow_serve.language._catalog import Catalog, CatalogRelation
 from dataflow_serve.language._cursor import Where, did_you_mean
-from dataflow_serve.language._types import ALIASES, Column, Type
+from dataflow_serve.language._errors import Errors
+from dataflow_serve.language._types import ALIASES, BUILT_IN, Column, Type
 from dataflow_serve.language.checked import Relation
 
 __all__ = ["Names", "declare", "declare_types", "signature"]
@@ -38,7 +39,7 @@ class Names:
         Raises:
             IncorrectError: there is no such type.
         """
-        known = ALIASES.get(name) or self.types.get(name)
+        known = self.types.get(name) or ALIASES.get(name)
         if known is None:
             hint = did_you_mean(name, [*ALIASES, *self.types]) or (
                 f'Declare it, as in ".type {name} <: symbol"; built in are ' + ", ".join(Type) + "."
@@ -117,12 +118,18 @@ def declare(program: ast.Program, catalog: Catalog) -> Names:
     """
     names = declare_types(program, catalog)
     repeated: dict[str, ast.Position] = {}
+    errors = Errors()
     for declaration in program.relations:
-        _declare_relation(declaration, names, repeated)
+        with errors.caught():
+            _declare_relation(declaration, names, repeated)
+    errors.check()
     for directive in program.directives:
-        _apply_directive(directive, names)
+        with errors.caught():
+            _apply_directive(directive, names)
     for declaration in program.relations:
-        _check_input(declaration, names)
+        with errors.caught():
+            _check_input(declaration, names)
+    errors.check()
     return names
 
 
@@ -135,8 +142,8 @@ def declare_types(program: ast.Program, catalog: Catalog) -> Names:
     names = Names(catalog)
     declared: dict[str, ast.TypeDeclaration] = {}
     for declaration in program.types:
-        if declaration.name in ALIASES or declaration.name in declared:
-            what = "a built-in type" if declaration.name in ALIASES else "declared before"
+        if declaration.name in BUILT_IN or declaration.name in declared:
+            what = "a built-in type" if declaration.name in BUILT_IN else "declared before"
             raise IncorrectError(
                 f'type "{declaration.name}" is {what}', "Give the type another name.", *declaration.at
             )
@@ -238,9 +245,13 @@ def _mode(declaration: ast.RelationDeclaration, columns: list[Column]) -> tuple[
 
 
 def _places(
-    declaration: ast.RelationDeclaration, qualifier: ast.Qualifier, columns: list[Column]
+    declaration: ast.RelationDeclaration,
+    qualifier: ast.Qualifier,
+    columns: list[Column],
+    *,
+    repeated: bool = False,
 ) -> tuple[int, ...]:
-    """The places of the columns that a qualifier names."""
+    """The places of the columns that a qualifier names, each once; ``repeated``: it may name one again."""
     key: list[int] = []
     places = {column.name: index for index, column in enumerate(columns)}
     for name, at in qualifier.columns:
@@ -251,20 +262,28 @@ def _places(
             )
             raise IncorrectError(f'no column "{name}" in relation "{declaration.name}"', hint, *at)
         if places[name] in key:
+            if repeated:
+                continue
             raise IncorrectError(f'column "{name}" stands twice in a key', "Name it once.", *at)
         key.append(places[name])
     return tuple(key)
 
 
 def _choice(declaration: ast.RelationDeclaration, columns: list[Column]) -> tuple[int, ...] | None:
-    chosen = [_places(declaration, q, columns) for q in declaration.qualifiers if q.name == "choice-domain"]
+    chosen: dict[tuple[int, ...], None] = {}
+    for qualifier in declaration.qualifiers:
+        if qualifier.name == "choice-domain":
+            key = tuple(sorted(_places(declaration, qualifier, columns, repeated=True)))
+            # All columns together choose nothing.
+            if len(key) < len(columns):
+                chosen[key] = None
     if len(chosen) > 1:
         raise UnsupportedError(
             f'several choice domains of "{declaration.name}"',
             "Which rows they leave would depend on the order in which rows come; give it one domain.",
             *next(q.at for q in declaration.qualifiers if q.name == "choice-domain"),
         )
-    return chosen[0] if chosen else None
+    return next(iter(chosen), None)
 
 
 def _is_equivalence(declaration: ast.RelationDeclaration, columns: list[Column]) -> bool:

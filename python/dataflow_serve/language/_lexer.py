@@ -37,6 +37,7 @@ _TOKEN = re.compile(
     rf"""
     (?P<space>[ \t\r\v\f\n]+ | //[^\n]* | /\*.*?\*/)
   | (?P<directive>\.(?:{"|".join(sorted(DIRECTIVES, key=len, reverse=True))})(?=\s|$))
+  | (?P<address>[0-9]+(?:\.[0-9]+){{3}})
   | (?P<float>[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)? | [0-9]+[eE][+-]?[0-9]+)
   | (?P<number>(?:0x[0-9a-fA-F]+ | 0b[01]+ | [0-9]+)u?)
   | (?P<word>choice-domain)
@@ -65,8 +66,8 @@ _ESCAPES = {
 class Token(NamedTuple):
     """A word of the text.
 
-    The kind is ``name``, ``number``, ``float``, ``text``, ``directive`` or ``end``; for a sign it is the
-    sign itself.
+    The kind is ``name``, ``number``, ``float``, ``address``, ``text``, ``directive`` or ``end``; for a sign
+    it is the sign itself.
     """
 
     kind: str
@@ -100,7 +101,11 @@ def tokenize(text: str) -> list[Token]:
                 line_start = text.rindex("\n", offset, end) + 1
         else:
             word = found.group()
-            if kind in ("number", "float") and end < length and (text[end].isalnum() or text[end] == "_"):
+            if (
+                kind in ("number", "float", "address")
+                and end < length
+                and (text[end].isalnum() or text[end] == "_")
+            ):
                 raise IncorrectError(
                     f'malformed number "{_word_from(text, offset)}"',
                     "Separate the number from the name with a space or a sign.",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dataflow_serve.errors import IncorrectError, UnsupportedError
+from dataflow_serve.errors import DataflowError, IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._cursor import did_you_mean
+from dataflow_serve.language._errors import Errors
 from dataflow_serve.language._functions import RESERVED
 from dataflow_serve.language._lexer import DIRECTIVES, Token, unescape
 from dataflow_serve.language._terms import TermParser
@@ -49,7 +50,8 @@ def parse(text: str) -> ast.Program:
     """Read a program; nothing is checked beyond its form.
 
     Raises:
-        IncorrectError: the text isn't a program, with line and column.
+        IncorrectError: the text isn't a program, with line and column; of several errors the first, whose
+            hint says where the others are.
         UnsupportedError: it uses a part of the dialect that this build doesn't have.
     """
     return _Parser(text).program()
@@ -84,19 +86,38 @@ class _Parser(TermParser):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._items = _Items()
+        self._errors = Errors()
         self._components = 0  # around the item being read
 
     def program(self) -> ast.Program:
         while not self.at("end"):
             self._item()
+        self._errors.check()
         return self._items.program()
 
     def _item(self) -> None:
+        """Read a declaration, directive, component or clause; if it can't be read, go on with the next."""
+        first, components = self.index, self._components
         self.item_start = self.token.start
-        if self.at("directive"):
-            self._directive()
-        else:
-            self._clause()
+        try:
+            if self.at("directive"):
+                self._directive()
+            else:
+                self._clause()
+        except DataflowError as error:
+            self._errors.add(error)
+            self.recover()
+            self._components = components
+            if self.index == first:
+                self.advance()
+            self._skip()
+
+    def _skip(self) -> None:
+        """Move to where the next item seems to begin."""
+        while not self.at("end") and not self.at("directive") and not (self._components and self.at("}")):
+            token = self.advance()
+            if token.kind == "." and self.token.start != token.end:
+                return
 
     # Directives
 
@@ -281,12 +302,13 @@ class _Parser(TermParser):
             )
         around, self._items = self._items, _Items()
         self._components += 1
-        while not self.take("}"):
-            if self.at("end"):
-                raise self.unexpected(f'"}}", which closes the component "{name.text}",')
+        while not self.at("}") and not self.at("end"):
             self._item()
         self._components -= 1
         inside, self._items = self._items, around
+        if self.at("end"):
+            raise self.unexpected(f'"}}", which closes the component "{name.text}",')
+        self.advance()
         around.components.append(
             ast.Component(
                 name.text, parameters, tuple(bases), tuple(inside.overrides), inside.program(), name.at

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from dataflow_serve.errors import IncorrectError, UnsupportedError
+from dataflow_serve.errors import DataflowError, IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._cursor import quote
 from dataflow_serve.language.checked import (
@@ -40,7 +40,7 @@ def stratify(
 
     Raises:
         IncorrectError: a relation depends on its own negation, or on an aggregate of itself.
-        UnsupportedError: a choice domain in a recursion.
+        UnsupportedError: a choice domain in a recursion, or a subsumption that asks for what follows from it.
     """
     edges: dict[str, list[_Edge]] = {name: [] for name in relations}
     for rule in rules:
@@ -129,7 +129,7 @@ def _components(graph: dict[str, list[str]]) -> list[list[str]]:
     return found
 
 
-def _cycle(name: str, edge: _Edge, edges: dict[str, list[_Edge]], members: set[str]) -> IncorrectError:
+def _cycle(name: str, edge: _Edge, edges: dict[str, list[_Edge]], members: set[str]) -> DataflowError:
     """The error for a strict edge inside a component, naming a shortest cycle through it."""
     previous: dict[str, str] = {edge.source: ""}
     queue = deque([edge.source])
@@ -144,12 +144,18 @@ def _cycle(name: str, edge: _Edge, edges: dict[str, list[_Edge]], members: set[s
     while here != edge.source:
         back.append(here)
         here = previous[here]
+    if edge.strict == "subsumption":
+        return UnsupportedError(
+            f'subsumption in "{name}" by what follows from it: {edge.source}, in `{quote(edge.text)}`',
+            f'Rows would come and go without end; ask for relations that don\'t depend on "{name}".',
+            *edge.at,
+        )
     first = f"!{edge.source}" if edge.strict == "!" else f"{edge.strict} of {edge.source}"
     path = " -> ".join([name, first, *reversed(back)])
     what = "its own negation" if edge.strict == "!" else f"a {edge.strict} of itself"
-    asked = {"!": "negated", "subsumption": "asked for"}.get(edge.strict or "", "aggregated")
     return IncorrectError(
         f'"{name}" depends on {what}: {path}, in `{quote(edge.text)}`',
-        f'Break the cycle: what is {asked} must not depend on "{name}".',
+        f"Break the cycle: what is {'negated' if edge.strict == '!' else 'aggregated'} "
+        f'must not depend on "{name}".',
         *edge.at,
     )

@@ -44,6 +44,10 @@ class TermParser(Cursor):
         self._lists: set[int] = set()
         self._match_parentheses()
 
+    def recover(self) -> None:
+        """Begin anew after an error, outside of all terms."""
+        self._nesting = self._depth = 0
+
     # Terms
 
     def term(self, strength: int = 0) -> ast.Term:
@@ -106,6 +110,14 @@ class TermParser(Cursor):
                 if len(digits) > 80:
                     raise IncorrectError(f'number "{digits[:20]}…" doesn\'t fit 64 bits', None, *token.at)
                 return ast.NumberLiteral(int(digits, base), unsigned, token.at)
+            case "address":
+                self.advance()
+                parts = [int(part) for part in token.text.split(".") if len(part) <= 3]
+                if len(parts) < 4 or max(parts) > 255:
+                    raise IncorrectError(
+                        f'"{token.text}" is no address', "Each of its four parts is at most 255.", *token.at
+                    )
+                return ast.NumberLiteral(int.from_bytes(bytes(parts)), False, token.at)
             case "float":
                 self.advance()
                 value = float(token.text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-__all__ = ["ALIASES", "Column", "Scalar", "Type"]
+__all__ = ["ALIASES", "BUILT_IN", "Column", "Scalar", "Type"]
 
 Scalar = int | float | str | bool
 """A value of a column."""
@@ -32,12 +32,15 @@ class Column(NamedTuple):
         return f"{self.name}: {self.type.value}"
 
 
+BUILT_IN: dict[str, Type] = {kind.value: kind for kind in Type}
+"""The types by their own names."""
+
 ALIASES: dict[str, Type] = {
-    **{kind.value: kind for kind in Type},
+    **BUILT_IN,
     **{f"int{bits}": Type.NUMBER for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": Type.UNSIGNED for bits in (8, 16, 32, 64)},
     "float32": Type.FLOAT,
     "float64": Type.FLOAT,
     "string": Type.SYMBOL,
 }
-"""Every built-in type name; sized types keep the range of 64 bits."""
+"""Every type name that needs no declaration; sized types keep the range of 64 bits."""

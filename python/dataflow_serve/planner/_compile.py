@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_serve.errors import ConflictError, IncorrectError
+from dataflow_serve.errors import ConflictError, DataflowError, IncorrectError
 from dataflow_serve.language import (
     Catalog,
     CheckedProgram,
@@ -56,7 +56,11 @@ def compile_program(text: str, catalog: Catalog, name: str | None = None) -> Com
     if name == "":
         raise IncorrectError("empty name of a module", "Leave the name out, or give one.")
     program = parse(text)
-    digest = digest_of(program)
+    try:
+        digest = digest_of(program)
+    except DataflowError:
+        check(program, catalog)  # knows of all errors
+        raise
     known = catalog.module_with(digest)
     if known is not None:
         name, catalog = known, catalog.without(known)
