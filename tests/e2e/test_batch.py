@@ -61,6 +61,23 @@ def test_an_error_in_the_program_is_shown_with_its_place(tmp_path: Path) -> None
     assert "2" in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+def test_rows_may_come_from_standard_input_and_go_to_standard_output(tmp_path: Path) -> None:
+    program = tmp_path / "program.dl"
+    (tmp_path / "rule.dl").write_text("big(x) :- n(x), x > LEAST.\n")
+    program.write_text(
+        "#define LEAST 3\n.decl n(x: number)\n.input n(IO=stdin)\n.decl big(x: number)\n"
+        '.include "rule.dl"\n.output big(IO=stdout)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, DATAFLOW, "run", str(program)],
+        input="1\n7\n5\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "---------------\nbig\n===============\n5\n7\n===============\n", done.stderr
+
+
 def test_the_commands_of_a_running_server(cluster: Cluster, tmp_path: Path) -> None:
     client = cluster.open()
     client.register(".decl likes(who: symbol, what: symbol)\n.input likes", "likes")

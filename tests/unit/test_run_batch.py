@@ -50,6 +50,10 @@ def test_parameters_say_otherwise() -> None:
     assert chosen.results == (Output("r", Path("/tmp/b.txt"), FileFormat("\t\t")),)
 
 
+def test_an_input_may_come_from_standard_input() -> None:
+    assert plan(".input r(IO=stdin)").inputs == (Input("r", Path("/dev/stdin"), FileFormat()),)
+
+
 def test_outputs_may_go_to_standard_output() -> None:
     assert plan(".output r(IO=stdout)").results == (Output("r", None, FileFormat()),)
     assert plan(".output r", output=None).results == (Output("r", None, FileFormat()),)
@@ -59,7 +63,9 @@ def test_outputs_may_go_to_standard_output() -> None:
     ("directive", "kind", "message"),
     [
         (".input r(IO=sqlite)", UnsupportedError, r"IO=sqlite in \.input r \(line 2, column"),
-        (".input r(IO=stdin)", UnsupportedError, r"IO=stdin in \.input r"),
+        (".input r(IO=stdin)\n.input r(IO=stdin)", IncorrectError, r"IO=stdin in \.input r, too"),
+        (".output r(IO=stdin)", UnsupportedError, r"IO=stdin in \.output r"),
+        (".output r(compress=true)", UnsupportedError, r"the parameter compress of \.output r"),
         ('.input r(columns="1")', UnsupportedError, r"the parameter columns of \.input r"),
         (".input r(headers=yes)", IncorrectError, r"headers=yes in \.input r is neither true nor false"),
         ('.input r(rfc4180=true, delimiter="ab")', IncorrectError, r"the delimiter 'ab' of \.input r"),

@@ -13,7 +13,7 @@ from dataflow_serve.client._tables import in_order
 from dataflow_serve.errors import DataflowError, IncorrectError
 from dataflow_serve.language import expand, parse
 from dataflow_serve.protocol import Column, Module, Row
-from dataflow_serve.run._directives import FileFormat, Input, Output, Plan, PrintSize, plan_of
+from dataflow_serve.run._directives import STDIN, FileFormat, Input, Output, Plan, PrintSize, plan_of
 from dataflow_serve.run._output import write_rows
 from dataflow_serve.run._source import SourceText, read_source
 
@@ -61,7 +61,7 @@ def _plan(source: SourceText, facts: Path, output: Path | None) -> Plan:
     except DataflowError as error:
         raise source.located(error) from None
     for wanted in plan.inputs:
-        if not wanted.path.is_file():
+        if wanted.path != STDIN and not wanted.path.is_file():
             raise IncorrectError(f"cannot load {wanted.relation}: there is no file {wanted.path}")
     return plan
 

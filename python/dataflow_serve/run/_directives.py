@@ -1,8 +1,8 @@
 """What the directives of a program mean for a batch run. No I/O.
 
 Of Soufflé's parameters those are honoured that say where rows are and how they are written: ``IO`` (``file``,
-for outputs also ``stdout``), ``filename``, ``delimiter``, ``rfc4180`` and ``headers``. Others could change
-which rows there are, so they are refused rather than ignored.
+for inputs also ``stdin``, for outputs ``stdout``), ``filename``, ``delimiter``, ``rfc4180`` and ``headers``.
+Others could change which rows there are, so they are refused rather than ignored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from dataflow_serve.language.ast import Directive
 __all__ = ["FileFormat", "Input", "Output", "Plan", "PrintSize", "plan_of"]
 
 _KNOWN = frozenset({"IO", "filename", "name", "delimiter", "rfc4180", "headers"})
+STDIN = Path("/dev/stdin")
+"""Where the rows of an input with ``IO=stdin`` come from."""
+
 _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\"": '"', r"\\": "\\"}
 
 
@@ -74,7 +77,16 @@ def plan_of(directives: Sequence[Directive], facts: Path, output: Path | None) -
     for directive in directives:
         match directive.kind:
             case "input":
-                inputs.append(_input(directive, facts))
+                found = _input(directive, facts)
+                if found.path == STDIN and any(other.path == STDIN for other in inputs):
+                    line, column = directive.at
+                    raise IncorrectError(
+                        f"IO=stdin in .input {directive.relation}, too",
+                        "Standard input can be read once; give the others files.",
+                        line,
+                        column,
+                    )
+                inputs.append(found)
             case "output":
                 results.append(_output(directive, output))
             case "printsize":
@@ -83,9 +95,11 @@ def plan_of(directives: Sequence[Directive], facts: Path, output: Path | None) -
 
 
 def _input(directive: Directive, facts: Path) -> Input:
-    parameters = _parameters(directive, {"file"})
+    parameters = _parameters(directive, {"file", "stdin"})
     # An absolute filename stands for itself: joining leaves it as it is.
     path = facts / parameters.get("filename", f"{directive.relation}.facts")
+    if parameters.get("IO") == "stdin":
+        path = STDIN
     return Input(directive.relation, path, _format(directive, parameters))
 
 
