@@ -162,8 +162,23 @@ def test_the_same_instances_are_the_same_program_however_they_are_written() -> N
 
 
 def test_instances_that_double_again_and_again_are_refused_soon() -> None:
-    levels = [".comp C0 { }"]
+    levels = [f".comp C0 {{ {' '.join(f'.decl r{n}()' for n in range(50))} }}"]
     levels += [f".comp C{n} {{ .init a = C{n - 1} .init b = C{n - 1} }}" for n in range(1, 40)]
     program = parse("\n".join(levels) + "\n.init c = C39")
     with pytest.raises(UnsupportedError, match="instances of more than 20000 declarations"):
         check(program)
+
+
+def test_components_that_inherit_twice_from_each_other_are_refused_soon() -> None:
+    levels = [".comp A0 { } .comp B0 { }"]
+    levels += [
+        f".comp A{n} : A{n - 1}, B{n - 1} {{ }} .comp B{n} : A{n - 1}, B{n - 1} {{ }}" for n in range(1, 40)
+    ]
+    with pytest.raises(UnsupportedError, match="name one another more than 200000 times"):
+        check(parse("\n".join(levels) + "\n.init c = A39"))
+
+
+def test_a_long_chain_of_components_is_refused() -> None:
+    levels = [".comp A0 { }", *(f".comp A{n} : A{n - 1} {{ }}" for n in range(1, 3000))]
+    with pytest.raises(UnsupportedError, match="more than 64 in a row"):
+        check(parse("\n".join(levels)))

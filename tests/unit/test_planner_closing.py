@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from dataflow_serve.errors import UnsupportedError
 from dataflow_serve.language import Catalog
 from dataflow_serve.planner import compile_program
 from tests.oracle import evaluate, interpret
@@ -179,3 +180,52 @@ def test_ranges_of_floats_add_up_their_steps() -> None:
 def test_a_range_of_a_variable_that_is_bound_is_a_condition() -> None:
     assert rows_of(".decl q(x: number)\nq(x) :- e(x, y), x = range(2, y + 1).", "q") == {(4,), (6,)}
     assert rows_of(".decl q(x: number)\nq(x) :- e(x, _), range(1, 4) = x.", "q") == {(1,), (3,)}
+
+
+@pytest.mark.parametrize(
+    ("rules", "rows"),
+    [
+        ("q(x, y) :- e(x, y), less(x, y).", {(1, 2), (4, 5)}),
+        ("q(x, y) :- e(x, y), !less(x, y).", {(3, 2), (6, 6)}),
+        ("q(x, y) :- e(x, y), (less(y, x) ; near(x, y)).", {(1, 2), (3, 2), (4, 5)}),
+        ("q(x, n) :- e(x, _), n = count : { e(y, _), less(y, x) }.", {(1, 0), (3, 1), (4, 2), (6, 3)}),
+        ("q(x, z) :- e(x, _), total(x, 10, z).", {(1, 11), (3, 13), (4, 14), (6, 16)}),
+        ("q(x, y) :- e(x, y), same(x, y).", {(6, 6)}),
+        ("q(x, y) :- e(x, y), special(x, 7).", {(1, 2), (6, 6)}),
+        ("q(x, y) :- e(x, y), held(y, _).", {(3, 2), (1, 2)}),
+        ("q(x, y) :- e(x, y). q(x, y) <= q(z, w) :- less(y, w).", {(6, 6)}),
+    ],
+)
+def test_an_inline_relation_may_stand_for_a_condition(rules: str, rows: set[Row]) -> None:
+    declarations = """
+        .decl q(x: number, y: number)
+        .decl less(x: number, y: number) inline
+        less(x, y) :- x < y.
+        .decl near(x: number, y: number) inline
+        near(x, y) :- less(x, y), z = y - x, z < 2.
+        .decl total(x: number, y: number, z: number) inline
+        total(x, y, x + y).
+        .decl same(x: number, y: number) inline
+        same(x, x).
+        .decl special(x: number, y: number) inline
+        special(1, _). special(x, y) :- y = x + 1.
+        .decl held(x: number, y: number) inline
+        held(x, y) :- e(y, x), y < x + 2, less(x - 4, y), s(_, x).
+    """
+    assert rows_of(declarations + rules, "q") == rows
+
+
+def test_inline_relations_that_stand_for_one_another_in_a_long_row_are_refused() -> None:
+    program = ".decl q(x: number)\n.decl m0(x: number) inline\nm0(x) :- x > 0.\n"
+    for n in range(1, 3000):
+        program += f".decl m{n}(x: number) inline\nm{n}(x) :- m{n - 1}(x).\n"
+    with pytest.raises(UnsupportedError, match="more than 64 in a row"):
+        compile_program(PRELUDE + program + "q(x) :- e(x, _), m2999(x).", Catalog())
+    reversed_program = "\n".join(reversed(program.splitlines()))
+    with pytest.raises(UnsupportedError, match="more than 64 in a row"):
+        compile_program(PRELUDE + reversed_program + "q(x) :- e(x, _), m2999(x).", Catalog())
+
+
+def test_an_inline_relation_with_rows_is_a_relation() -> None:
+    program = ".decl q(x: number, y: number) inline\nq(x, y) :- e(x, y), x < y.\n.output q"
+    assert rows_of(program, "q") == {(1, 2), (4, 5)}

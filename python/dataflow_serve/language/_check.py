@@ -14,6 +14,7 @@ from dataflow_serve.language._declarations import Names, declare, declare_types
 from dataflow_serve.language._errors import Errors
 from dataflow_serve.language._grounding import check_grounded
 from dataflow_serve.language._inference import Inference
+from dataflow_serve.language._inline import inline
 from dataflow_serve.language._lowering import Lowering, constant
 from dataflow_serve.language._scopes import alternatives, resolve
 from dataflow_serve.language._strata import stratify
@@ -33,6 +34,7 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
         UnsupportedError: it uses a part of the dialect that this build doesn't have.
     """
     program = expand(program)
+    whole, program = program, inline(program)
     names = declare(program, catalog or Catalog())
     facts: dict[str, dict[tuple[Scalar, ...], None]] = {}
     rules: list[Rule] = []
@@ -53,7 +55,7 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
         subsumptions=tuple(subsumptions),
         strata=stratify(names.relations, rules, subsumptions),
         directives=program.directives,
-        digest=digest(program, names),
+        digest=digest(whole, names),
     )
 
 

@@ -20,8 +20,14 @@ __all__ = ["MAX_INSTANCE_DEPTH", "MAX_INSTANTIATED", "expand"]
 MAX_INSTANCE_DEPTH = 64
 """How deep instances may stand in one another."""
 
+MAX_INHERITANCE = 64
+"""How long a chain of components may be in which each inherits from the next."""
+
 MAX_INSTANTIATED = 20_000
 """Instances, declarations, directives and clauses that a program may come to."""
+
+MAX_LOOKUPS = 200_000
+"""Times that the components of a program may be looked up; ones that name one another double that quickly."""
 
 
 def expand(program: ast.Program) -> ast.Program:
@@ -34,7 +40,7 @@ def expand(program: ast.Program) -> ast.Program:
     """
     if not program.components and not program.instances:
         return program
-    known = _Scope(None, program.components)
+    known = _Scope(None, program.components, _Lookups())
     _check_names(program)
     for component in program.components:
         _check(component, known)
@@ -53,38 +59,60 @@ def expand(program: ast.Program) -> ast.Program:
 
 
 @dataclass(slots=True)
+class _Lookups:
+    """How often components have been looked up."""
+
+    count: int = 0
+
+    def note(self, at: ast.Position) -> None:
+        self.count += 1
+        if self.count > MAX_LOOKUPS:
+            raise UnsupportedError(
+                f"components that name one another more than {MAX_LOOKUPS} times",
+                "Let fewer of them inherit from several others.",
+                *at,
+            )
+
+
+@dataclass(slots=True)
 class _Scope:
     """Where components are declared, and what is around it."""
 
     around: _Scope | None
     components: tuple[ast.Component, ...]
+    lookups: _Lookups
     owner: ast.Component | None = None
     """The component whose body it is."""
 
-    def find(self, name: str) -> tuple[ast.Component, _Scope] | None:
+    def find(self, name: str, at: ast.Position) -> tuple[ast.Component, _Scope] | None:
         """The component of this name, declared here, inherited or declared around, and its own scope."""
         scope: _Scope | None = self
         while scope is not None:
-            found = scope.declared(name, [])
+            found = scope.declared(name, at, [])
             if found is not None:
                 return found
             scope = scope.around
         return None
 
-    def declared(self, name: str, path: list[str]) -> tuple[ast.Component, _Scope] | None:
+    def declared(self, name: str, at: ast.Position, path: list[str]) -> tuple[ast.Component, _Scope] | None:
         """The component of this name that is declared here or inherited."""
+        self.lookups.note(at)
         for component in self.components:
             if component.name == name:
-                return component, _Scope(self, component.body.components, component)
+                return component, self.inside(component)
         if self.owner is None or self.around is None or self.owner.name in path:
             return None
         for base in self.owner.bases:
-            found = self.around.find(base.name)
+            found = self.around.find(base.name, at)
             if found is not None and found[0] is not self.owner:
-                inherited = found[1].declared(name, [*path, self.owner.name])
+                inherited = found[1].declared(name, at, [*path, self.owner.name])
                 if inherited is not None:
                     return inherited
         return None
+
+    def inside(self, component: ast.Component) -> _Scope:
+        """The scope of the body of a component that is declared here."""
+        return _Scope(self, component.body.components, self.lookups, component)
 
     def names(self) -> Iterator[str]:
         """The names of all components in reach, without inherited ones."""
@@ -220,6 +248,7 @@ def _parts(part: _Part, path: list[str]) -> Iterator[_Part]:
     overridden = part.overridden.union(name for name, _ in component.overrides)
     around = part.scope.around
     assert around is not None
+    around.lookups.note(component.at)
     for base in component.bases:
         found, scope = _resolve(base, around, part.types)
         if found.name in path:
@@ -231,7 +260,7 @@ def _parts(part: _Part, path: list[str]) -> Iterator[_Part]:
 
 def _resolve(use: ast.ComponentUse, scope: _Scope, types: Mapping[str, str]) -> tuple[ast.Component, _Scope]:
     name = types.get(use.name, use.name)
-    found = scope.find(name)
+    found = scope.find(name, use.at)
     if found is None:
         hint = did_you_mean(name, scope.names()) or f'Declare it, as in ".comp {name} {{ … }}".'
         raise IncorrectError(f'no component "{name}"', hint, *use.at)
@@ -271,7 +300,7 @@ def _check_names(program: ast.Program) -> None:
 
 def _check(component: ast.Component, scope: _Scope) -> None:
     """Check that bases and inner components exist, and that what is overridden may be."""
-    own = _Scope(scope, component.body.components, component)
+    own = scope.inside(component)
     inherited, all_known = _inherited(component, scope, [])
     declared = {relation.name for relation in component.body.relations}
     for name, at in component.overrides:
@@ -324,6 +353,12 @@ def _inherited(
     component: ast.Component, scope: _Scope, path: list[str]
 ) -> tuple[dict[str, ast.RelationDeclaration], bool]:
     """The relations of a component's bases, and whether those are all: none is a type parameter."""
+    if len(path) > MAX_INHERITANCE:
+        raise UnsupportedError(
+            f"components that inherit from one another, more than {MAX_INHERITANCE} in a row",
+            None,
+            *component.at,
+        )
     relations: dict[str, ast.RelationDeclaration] = {}
     all_known = True
     for base in component.bases:
@@ -333,7 +368,7 @@ def _inherited(
             continue
         if found.name in (*path, component.name):
             raise _cycle(component)
-        where = scope.find(found.name)
+        where = scope.find(found.name, base.at)
         assert where is not None and where[1].around is not None
         further, known = _inherited(found, where[1].around, [*path, component.name])
         all_known = all_known and known

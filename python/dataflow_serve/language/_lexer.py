@@ -87,20 +87,23 @@ def tokenize(text: str) -> list[Token]:
     _check_characters(text)
     tokens: list[Token] = []
     line, line_start, offset, length = 1, 0, 0, len(text)
-    match = _TOKEN.match
+    # There are many of them, and the constructors of named tuples take their time.
+    match, add, make = _TOKEN.match, tokens.append, tuple.__new__
     while offset < length:
         found = match(text, offset)
-        at = Position(line, offset - line_start + 1)
-        if found is None or found.lastgroup == "open":
-            raise _bad_character(text, offset, at)
-        kind, end = found.lastgroup, found.end()
+        kind = None if found is None else found.lastgroup
         if kind == "space":
+            assert found is not None
+            end = found.end()
             newlines = text.count("\n", offset, end)
             if newlines:
                 line += newlines
                 line_start = text.rindex("\n", offset, end) + 1
         else:
-            word = found.group()
+            at = make(Position, (line, offset - line_start + 1))
+            if found is None or kind is None or kind == "open":
+                raise _bad_character(text, offset, at)
+            end, word = found.end(), found.group()
             if (
                 kind in ("number", "float", "address")
                 and end < length
@@ -111,7 +114,7 @@ def tokenize(text: str) -> list[Token]:
                     "Separate the number from the name with a space or a sign.",
                     *at,
                 )
-            tokens.append(Token(word if kind in ("sign", "word") else kind or "", word, at, offset, end))
+            add(make(Token, (word if kind in ("sign", "word") else kind, word, at, offset, end)))
         offset = end
     tokens.append(Token("end", "", Position(line, offset - line_start + 1), offset, offset))
     return tokens

@@ -17,7 +17,16 @@ from dataclasses import dataclass, replace
 from dataflow_serve.errors import UnsupportedError
 from dataflow_serve.language import ast
 
-__all__ = ["Flat", "aggregates_in", "alternatives", "display_name", "names_in", "resolve", "terms_of"]
+__all__ = [
+    "Flat",
+    "aggregates_in",
+    "alternatives",
+    "bound_by",
+    "display_name",
+    "names_in",
+    "resolve",
+    "terms_of",
+]
 
 MAX_ALTERNATIVES = 512
 """Conjunctions that one body may spread out into."""
@@ -137,6 +146,11 @@ def aggregates_in(term: ast.Term) -> Iterable[ast.Aggregate]:
                 yield from aggregates_in(arg)
         case ast.Cast(inner):
             yield from aggregates_in(inner)
+
+
+def bound_by(literals: Sequence[Flat]) -> set[str]:
+    """The variables that a conjunction binds; values of aggregates count as known."""
+    return _bound(literals, set())
 
 
 def _mentions(term: ast.Term, aggregate: ast.Aggregate | None) -> bool:
