@@ -140,6 +140,20 @@ def test_dominated_rows_give_way_and_of_equals_the_first_stays() -> None:
     assert rows_of(*PROGRAMS["subsumption of equals"]) == {("a longer text, one", 2)}
 
 
+@pytest.mark.parametrize(
+    ("condition", "op"),
+    [("a < b", "reduce"), ("b >= a", "reduce"), ("a > b", "reduce"), ("a < b, x > 1", "antijoin")],
+)
+def test_a_least_or_greatest_value_is_an_aggregate(condition: str, op: str) -> None:
+    program = f".decl q(x: number, y: number)\nq(x, y) :- e(x, y).\nq(x, a) <= q(x, b) :- {condition}."
+    nodes = compile_program(PRELUDE + program, Catalog()).plan["nodes"]
+    assert {"reduce", "antijoin"} & {node["op"] for node in nodes} == {op}
+    e: list[Row] = [(1, 2), (1, 3), (1, 1), (2, 2), (2, 0)]
+    least = {(1, 1), (2, 0)}
+    greatest = {(1, 3), (2, 2)} if op == "reduce" else {(1, 1), (1, 2), (1, 3), (2, 2)}
+    assert rows_of(program, "q", e) == (least if condition == "a > b" else greatest)
+
+
 def test_a_row_gives_way_to_rows_that_are_dominated_themselves() -> None:
     program = ".decl q(x: number, y: number)\nq(x, y) :- e(x, y).\nq(a, 0) <= q(b, 0) :- b = a + 1."
     assert rows_of(program, "q", [(1, 0), (2, 0), (3, 0), (5, 0)]) == {(3, 0), (5, 0)}

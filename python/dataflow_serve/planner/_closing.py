@@ -48,9 +48,9 @@ def choose(nodes: Nodes, relation: Relation, source: int) -> int:
     others = [place for place in places if place not in key]
     source = nodes.distinct(source)
     for place in others:
-        least = nodes.reduce(source, key, "min", place)
         if len(others) == 1:
-            return nodes.map(least, [], [ex.Col([*key, place].index(column)) for column in places])
+            return _extreme(nodes, source, key, "min", place)
+        least = nodes.reduce(source, key, "min", place)
         columns: list[ex.Expr] = [ex.Col(column) for column in places]
         source = nodes.join(source, least, [*key, place], list(range(len(key) + 1)), [], columns)
     return source
@@ -63,6 +63,10 @@ def subsume(nodes: Nodes, relation: Relation, subsumptions: Sequence[Subsumption
         UnsupportedError: an aggregate that needs values which a recursion is still producing.
     """
     source = nodes.distinct(source)
+    extreme = _as_extreme(subsumptions)
+    if extreme is not None and not nodes.is_iterated(source):
+        func, place = extreme
+        return _extreme(nodes, source, [p for p in range(len(relation.columns)) if p != place], func, place)
     # Atoms of the relation in a subsumption are about these rows. No program can write this name.
     name = f"{relation.name}'s"
     nodes.name(name, source)
@@ -84,6 +88,38 @@ def subsume(nodes: Nodes, relation: Relation, subsumptions: Sequence[Subsumption
         gone = _gone(nodes, nodes.union(pairs), types)
     every = list(range(width))
     return nodes.antijoin(source, gone, every, every)
+
+
+def _extreme(nodes: Nodes, source: int, key: Sequence[int], func: str, place: int) -> int:
+    """For each value of the other columns, the row with the least or greatest value in one."""
+    reduced = nodes.reduce(source, key, func, place)
+    columns = [*key, place]
+    return nodes.map(reduced, [], [ex.Col(columns.index(column)) for column in range(len(columns))])
+
+
+def _as_extreme(subsumptions: Sequence[Subsumption]) -> tuple[str, int] | None:
+    """Whether only the row with the least or greatest value in one column stays, and in which."""
+    if len(subsumptions) != 1 or len(subsumptions[0].body) != 1:
+        return None
+    only = subsumptions[0].body[0]
+    sides = list(zip(subsumptions[0].dominated, subsumptions[0].dominating, strict=True))
+    unlike = [place for place, (left, right) in enumerate(sides) if left != right]
+    # Every column is a variable of its own, but one that is two.
+    variables = {arg.name for both in sides for arg in both if isinstance(arg, Var)}
+    if len(unlike) != 1 or len(variables) != len(sides) + 1:
+        return None
+    place = unlike[0]
+    left, right = sides[place]
+    if not isinstance(only, Filter) or not isinstance(only.condition, Call):
+        return None
+    call = only.condition
+    for func, args in ((call.func, call.args), (_SWAPPED.get(call.func), call.args[::-1])):
+        if func in ("lt", "le", "gt", "ge") and args == (right, left):
+            return ("min" if func in ("lt", "le") else "max"), place
+    return None
+
+
+_SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 
 
 def _gone(nodes: Nodes, pairs: int, types: Sequence[Type]) -> int:
