@@ -52,12 +52,31 @@ def cli() -> None:
     "-F", "facts", default=".", type=click.Path(path_type=Path), help="Directory of the .facts files."
 )
 @click.option("-D", "output", default=".", help="Directory for the .csv files; - is standard output.")
+@click.option(
+    "-I", "include", multiple=True, type=click.Path(path_type=Path), help="Where included files are, too."
+)
+@click.option("-M", "macros", multiple=True, metavar="NAME[=VALUE]", help="Define a macro.")
 @click.option("-w", "workers", default=1, type=click.IntRange(min=1), help="How many workers compute.")
 @click.option("--progress", is_flag=True, help="Show how far loading is.")
-def run(program: Path, facts: Path, output: str, workers: int, progress: bool) -> None:
+def run(
+    program: Path,
+    facts: Path,
+    output: str,
+    include: tuple[Path, ...],
+    macros: tuple[str, ...],
+    workers: int,
+    progress: bool,
+) -> None:
     """Run PROGRAM once: read its inputs, write its outputs."""
-    target = None if output == "-" else Path(output)
-    run_program(program, facts=facts, output=target, workers=workers, progress=progress)
+    run_program(
+        program,
+        facts=facts,
+        output=None if output == "-" else Path(output),
+        include=include,
+        macros=macros,
+        workers=workers,
+        progress=progress,
+    )
 
 
 @cli.command()

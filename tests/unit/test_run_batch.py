@@ -255,6 +255,17 @@ def test_souffles_own_inclusions_may_stand_anywhere_and_once_is_once(tmp_path: P
     ]
 
 
+def test_files_and_macros_may_come_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "a.dl").write_text("a(LEAST, FLAG).\n")
+    program = tmp_path / "p.dl"
+    program.write_text('.include "a.dl"\n')
+    source = read_source(program, [tmp_path / "lib"], ["LEAST=3", "FLAG"])
+    assert [line for line in source.text.split("\n") if line.strip()] == ["a(3, 1)."]
+    program.write_text("b(LEAST).\n")
+    assert read_source(program, (), ["LEAST=4"]).text.strip() == "b(4)."
+
+
 def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
     program = tmp_path / "p.dl"
     program.write_text('.include "p.dl"\n')

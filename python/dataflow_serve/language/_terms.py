@@ -148,7 +148,8 @@ class TermParser(Cursor):
         if word in AGGREGATES and not self._is_functor_call():
             return self._aggregate()
         if word in ("autoinc", "ord", "nil", "recursive_iteration_cnt"):
-            raise UnsupportedError(f'"{word}" in a term{self._where()}', None, *token.at)
+            hint = 'Texts have an order of their own, as in "x < y".' if word == "ord" else None
+            raise UnsupportedError(f'"{word}" in a term{self._where()}', hint, *token.at)
         if word == "as" and self.peek().kind == "(":
             return self._cast()
         if self.peek().kind == "(":

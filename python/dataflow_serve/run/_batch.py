@@ -29,6 +29,8 @@ def run_program(
     *,
     facts: Path = Path(),
     output: Path | None = Path(),
+    include: Sequence[Path] = (),
+    macros: Sequence[str] = (),
     workers: int = 1,
     progress: bool = False,
 ) -> None:
@@ -38,6 +40,8 @@ def run_program(
         program: The program's text.
         facts: Directory of ``<relation>.facts``.
         output: Directory for ``<relation>.csv``; None writes everything to standard output.
+        include: Directories of files that the program includes, besides its own.
+        macros: Definitions for the preprocessor, as ``NAME`` or ``NAME=VALUE``.
         workers: How many workers compute.
         progress: Whether to show how far the loading is.
 
@@ -47,7 +51,7 @@ def run_program(
         UnsupportedError: the program uses something that batch runs don't have.
     """
     # A run needs nothing of a server until here; its errors should come before workers start.
-    source = read_source(program)
+    source = read_source(program, include, macros)
     plan = _plan(source, facts, output)
     from dataflow_serve import serve
 

@@ -6,6 +6,7 @@ Programs with ``#include``, macros or Soufflé's own ``.include`` go through a C
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -48,17 +49,22 @@ class SourceText:
         )
 
 
-def read_source(path: Path) -> SourceText:
+def read_source(path: Path, include: Sequence[Path] = (), macros: Sequence[str] = ()) -> SourceText:
     """Read a program.
+
+    Args:
+        path: Its file.
+        include: Directories of included files, besides that of the file that includes them.
+        macros: Definitions, as ``NAME`` or ``NAME=VALUE``; with any, every program is preprocessed.
 
     Raises:
         IncorrectError: it can't be read, or the preprocessor finds an error.
         UnsupportedError: it includes too many files.
     """
     text = _read(path)
-    if not _WANTS_PREPROCESSING.search(text):
+    if not macros and not _WANTS_PREPROCESSING.search(text):
         return SourceText(text, tuple((str(path), line) for line in range(1, text.count("\n") + 2)))
-    preprocessor = _Preprocessor()
+    preprocessor = _Preprocessor(include, macros)
     preprocessor.parse(_standard(text), str(path))
     lines: list[str] = []
     origins: list[tuple[str, int]] = []
@@ -111,10 +117,15 @@ class _Text:
 class _Preprocessor(pcpp.Preprocessor):  # type: ignore[misc]
     """Collects errors instead of printing them; comments stay, so that columns do."""
 
-    def __init__(self) -> None:
+    def __init__(self, include: Sequence[Path], macros: Sequence[str]) -> None:
         super().__init__()
         # What Soufflé says of its numbers.
         self.define("RAM_DOMAIN_SIZE 64")
+        for macro in macros:
+            name, given, value = macro.partition("=")
+            self.define(f"{name} {value if given else 1}")
+        for directory in include:
+            self.add_path(str(directory))
         self._errors: list[tuple[str, int, str]] = []
         self._files = 0
 
