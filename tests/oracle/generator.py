@@ -160,21 +160,51 @@ class _Generator:
                 name = f"d{len(self.derived)}"
                 # A recursion needs relations that can hold each other's values: mostly numbers.
                 types = self._some_types(0 if self.rng.random() < 0.05 else 1, 3)
-                self._declare(name, types, "")
+                if self.rng.random() < 0.1:
+                    types = (types or (Type.NUMBER,))[:1] * 2
+                self._declare(name, types, self._closing(types))
                 self.derived.append(name)
                 layer.append(name)
+            # Of rows that go away again in a recursion nobody knows whether they settle.
+            loops = layer if self._may_loop(layer) else []
             for name in layer:
                 if self.rng.random() < 0.15:
                     self._facts(name)
                 for place in range(self.rng.choice([1, 1, 2, 3])):
                     rules -= 1
                     if place and self.rng.random() < 0.6:
-                        self._rule(name, layer)
+                        self._rule(name, loops)
                     else:
                         self._rule(name, [])
                 if self.rng.random() < 0.3:
                     self.lines.append(f".output {name}")
             self._complete += layer
+
+    def _closing(self, types: tuple[Type, ...]) -> str:
+        """What stands behind a declaration, mostly nothing."""
+        if len(types) == 2 and types[0] is types[1] and self.rng.random() < 0.5:
+            return " eqrel"
+        if len(types) > 1 and self.rng.random() < 0.1:
+            return self.rng.choice([" choice-domain c1", " choice-domain (c0)"])
+        return ""
+
+    def _may_loop(self, layer: list[str]) -> bool:
+        """Whether the relations of a layer may depend on one another; if not, rows of some may give way."""
+        if self.rng.random() < 0.8:
+            return not any("choice-domain" in line for line in self.lines[-len(layer) :])
+        for name in layer:
+            declared = next(line for line in self.lines if line.startswith(f".decl {name}("))
+            width = len(self._types[name])
+            if width and not declared.endswith(" eqrel") and "choice-domain" not in declared:
+                place = self.rng.randrange(width)
+                others = [f"x{column}" if self.rng.random() < 0.8 else "_" for column in range(width)]
+                sides = [
+                    ", ".join(side if column == place else other for column, other in enumerate(others))
+                    for side in ("a", "b")
+                ]
+                sign = self.rng.choice(["<", "<=", ">", ">=", "!="])
+                self.lines.append(f"{name}({sides[0]}) <= {name}({sides[1]}) :- a {sign} b.")
+        return False
 
     def _some_types(self, least: int, most: int) -> tuple[Type, ...]:
         return tuple(self.rng.choice(_TYPES) for _ in range(self.rng.randint(least, most)))
