@@ -160,3 +160,12 @@ def _moved(numbers: str, first: int) -> str:
 def test_no_more_errors_are_looked_for_than_anybody_reads() -> None:
     with pytest.raises(IncorrectError, match="99 more errors are in lines"):
         compile_program(PRELUDE + "one(x) :- q(x).\n" * 500, CATALOG)
+
+
+def test_a_long_chain_of_types_is_not_taken_for_a_circle() -> None:
+    chain = "\n".join(f".type T{n} <: T{n + 1}" for n in range(200)) + "\n.type T200 <: number"
+    with pytest.raises(UnsupportedError, match="a chain of more than 100 types"):
+        compile_program(chain, CATALOG)
+    circle = chain.replace("<: number", "<: T190").split("\n")[150:]
+    with pytest.raises(IncorrectError, match=r'"T190" is its own base: T190 -> .* -> T200 -> T190 '):
+        compile_program("\n".join(circle), CATALOG)

@@ -16,6 +16,8 @@ __all__ = ["Names", "declare", "declare_types", "signature"]
 
 MAX_COLUMNS = 256
 """Columns that the engine takes in a relation."""
+MAX_TYPE_CHAIN = 100
+"""Declared types between a type and the built-in one that it is in the end."""
 
 
 def signature(name: str, columns: tuple[Column, ...]) -> str:
@@ -162,8 +164,14 @@ def _resolve_type(
     known = names.types.get(declaration.name)
     if known is not None:
         return known
-    if declaration.name in path or len(path) > 100:
-        chain = " -> ".join([*path, declaration.name])
+    if len(path) > MAX_TYPE_CHAIN:
+        raise UnsupportedError(
+            f"a chain of more than {MAX_TYPE_CHAIN} types, each based on the next",
+            "Base some of them on a built-in type.",
+            *declaration.at,
+        )
+    if declaration.name in path:
+        chain = " -> ".join([*path[path.index(declaration.name) :], declaration.name])
         raise IncorrectError(
             f'type "{declaration.name}" is its own base: {chain}',
             "Base one of them on a built-in type.",
