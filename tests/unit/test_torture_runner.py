@@ -91,4 +91,4 @@ def test_a_file_that_describes_no_suite_is_refused(tmp_path: Path, text: str, na
 
 def test_the_readme_has_every_suite() -> None:
     told = re.findall(r"^\| `([\w-]+)` \|", torture.HERE.joinpath("README.md").read_text(), re.MULTILINE)
-    assert sorted(told) == [each.name for each in torture.load(torture.HERE)]
+    assert sorted(told) == sorted(each.name for each in torture.load(torture.HERE))
