@@ -25,6 +25,7 @@ ONLY_IN = {
     "pyo3": {"py"},
     "mio": {"net"},
     "tungstenite": {"net"},
+    "rustls": {"net"},
     "timely": {"engine", "worker"},
     "differential-dataflow": {"engine"},
 }

@@ -1,6 +1,7 @@
 from typing import final
 
 __all__ = [
+    "LIMITS",
     "TUNABLES",
     "Explain",
     "Formed",
@@ -13,6 +14,7 @@ __all__ = [
 ]
 
 __version__: str
+LIMITS: str
 TUNABLES: list[str]
 
 @final
@@ -82,5 +84,6 @@ class Host:
         retry: bool = False,
     ) -> None: ...
     def set_access(self, access: str) -> None: ...
+    def set_certificate(self, tls: str) -> None: ...
     def shutdown(self) -> None: ...
     def join(self, timeout: float) -> Stopped | None: ...

@@ -5,14 +5,15 @@ Exit codes: 1 the request failed, 2 the command line is wrong, 3 no server answe
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
-from dataflow_serve.client import _terminal, connect
+from dataflow_serve.client import BlockingClient, _terminal, client_context, connect
 from dataflow_serve.client._trio import DEFAULT_URL
 from dataflow_serve.errors import ConnectionClosed, DataflowError, UnavailableError
 from dataflow_serve.run import run_program
@@ -23,10 +24,28 @@ FAILED = 1
 NO_SERVER = 3
 INTERRUPTED = 130
 
-_url = click.option(
-    "--url", default=DEFAULT_URL, show_default=True, envvar="DATAFLOW_URL", help="Address of the server."
+_server = (
+    click.option(
+        "--url",
+        default=DEFAULT_URL,
+        show_default=True,
+        envvar="DATAFLOW_URL",
+        help="Address of the server; dfs:// or wss:// for TLS.",
+    ),
+    click.option("--token", envvar="DATAFLOW_TOKEN", help="Token, where the server wants one."),
+    click.option(
+        "--ca",
+        metavar="FILE",
+        envvar="DATAFLOW_CA",
+        help="Authority of the server's certificate, PEM; else the system's.",
+    ),
+    click.option(
+        "--client-certificate",
+        metavar="FILE",
+        envvar="DATAFLOW_CLIENT_CERTIFICATE",
+        help="Certificate of this client with its key, PEM, where the server wants one.",
+    ),
 )
-_token = click.option("--token", envvar="DATAFLOW_TOKEN", help="Token, where the server wants one.")
 _where = click.option(
     "--where",
     "conditions",
@@ -36,8 +55,30 @@ _where = click.option(
 )
 
 
-def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    return _url(_token(command))
+Server: TypeAlias = Callable[[], BlockingClient]
+"""Opens a connection as the command line says."""
+
+
+def _server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where a server is; the command gets a `Server` of them."""
+
+    @functools.wraps(command)
+    def with_server(
+        *arguments: Any,
+        url: str,
+        token: str | None,
+        ca: str | None,
+        client_certificate: str | None,
+        **rest: Any,
+    ) -> None:
+        def server() -> BlockingClient:
+            named = ca is not None or client_certificate is not None
+            context = client_context(ca, client_certificate) if named else None
+            return connect(url, token=token, ssl_context=context)
+
+        command(*arguments, server=server, **rest)
+
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(_server), with_server)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -83,9 +124,9 @@ def run(
 @click.argument("program", type=click.File(encoding="utf-8"))
 @click.option("--name", help="Name of the module; else one is made.")
 @_server_options
-def register(program: Any, name: str | None, url: str, token: str | None) -> None:
+def register(program: Any, name: str | None, server: Server) -> None:
     """Install the program in a file (- reads standard input)."""
-    with connect(url, token=token) as db:
+    with server() as db:
         module = db.register(program.read(), name)
     click.echo(f"{module.name}: {', '.join(relation.name for relation in module.relations)}")
 
@@ -105,12 +146,11 @@ def load(
     header: bool | None,
     delimiter: str,
     progress: bool | None,
-    url: str,
-    token: str | None,
+    server: Server,
 ) -> None:
     """Insert the rows of a CSV file."""
     shown = sys.stderr.isatty() if progress is None else progress
-    with connect(url, token=token) as db:
+    with server() as db:
         loaded = db.load(file, into, header=header, delimiter=delimiter, progress=shown)
     click.echo(f"{loaded.rows} rows into {into}, visible at time {loaded.time}")
 
@@ -123,11 +163,9 @@ def load(
 @click.option("--limit", type=click.IntRange(min=0), help="At most so many rows.")
 @_where
 @_server_options
-def read(
-    relation: str, layout: str, limit: int | None, conditions: tuple[str, ...], url: str, token: str | None
-) -> None:
+def read(relation: str, layout: str, limit: int | None, conditions: tuple[str, ...], server: Server) -> None:
     """Print the rows of a relation."""
-    with connect(url, token=token) as db:
+    with server() as db:
         where = _terminal.restriction(db, relation, conditions)
         rows = db[relation].contents(where) if limit is None else db.read(relation, where=where, limit=limit)
     _terminal.print_rows(rows, layout, sys.stdout)
@@ -138,9 +176,9 @@ def read(
 @click.option("--plain", is_flag=True, help="Print a line for each change instead of a live table.")
 @_where
 @_server_options
-def watch(relation: str, plain: bool, conditions: tuple[str, ...], url: str, token: str | None) -> None:
+def watch(relation: str, plain: bool, conditions: tuple[str, ...], server: Server) -> None:
     """Follow a relation until Ctrl-C."""
-    with connect(url, token=token) as db:
+    with server() as db:
         where = _terminal.restriction(db, relation, conditions)
         with db.subscribe(relation, where=where) as live:
             if plain:
@@ -151,18 +189,18 @@ def watch(relation: str, plain: bool, conditions: tuple[str, ...], url: str, tok
 
 @cli.command()
 @_server_options
-def status(url: str, token: str | None) -> None:
+def status(server: Server) -> None:
     """Say how the server is."""
-    with connect(url, token=token) as db:
+    with server() as db:
         _terminal.print_status(db.status(), sys.stdout)
 
 
 @cli.command()
 @click.argument("relation")
 @_server_options
-def explain(relation: str, url: str, token: str | None) -> None:
+def explain(relation: str, server: Server) -> None:
     """Print the plan of a relation."""
-    with connect(url, token=token) as db:
+    with server() as db:
         _terminal.print_plan(relation, db.explain(relation), sys.stdout)
 
 

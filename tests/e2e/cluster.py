@@ -40,6 +40,7 @@ class Process:
         self.output: list[str] = []
         self.address: tuple[str, int] | None = None
         self._listening = threading.Event()
+        self._printed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -47,7 +48,9 @@ class Process:
         assert self.popen.stdout is not None
         with self.popen.stdout as lines:
             for line in lines:
-                self.output.append(line)
+                with self._printed:
+                    self.output.append(line)
+                    self._printed.notify_all()
                 if self.address is None and (match := _LISTENING.search(line)):
                     self.address = (match["host"], int(match["port"]))
                     self._listening.set()
@@ -58,6 +61,12 @@ class Process:
         if not self._listening.wait(PATIENCE) or self.address is None:
             raise AssertionError(f"the server doesn't listen; its output:\n{''.join(self.output)}")
         return self.address
+
+    def wait_output(self, text: str) -> None:
+        """Wait until it has printed a line with `text`."""
+        with self._printed:
+            said = self._printed.wait_for(lambda: any(text in line for line in self.output), PATIENCE)
+        assert said, f"no {text!r} in its output:\n{''.join(self.output)}"
 
     def wait(self, seconds: float) -> int:
         """Its exit code, once it has ended by itself."""

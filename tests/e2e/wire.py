@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import ssl
 import struct
 from collections import Counter
 from collections.abc import Iterable
@@ -23,6 +24,9 @@ PREAMBLE = b"\xdfFL\x01"
 ENCODINGS = ("ndjson", "msgpack", "ws-text", "ws-binary")
 PATIENCE = 30.0
 """Seconds after which a message that doesn't come is a failure; nothing waits this long when all is well."""
+
+SERVER_NAME = "localhost"
+"""What the certificates of servers in the tests are for."""
 
 Row = tuple[Any, ...]
 Contents = Counter[Row]
@@ -52,9 +56,11 @@ class Closed(Exception):
 class Stream:
     """A TCP connection in one of the two framings."""
 
-    def __init__(self, address: tuple[str, int], encoding: str) -> None:
+    def __init__(self, address: tuple[str, int], encoding: str, tls: ssl.SSLContext | None = None) -> None:
         self.socket = socket.create_connection(address, timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=SERVER_NAME)
         self.binary = encoding == "msgpack"
         self.buffer = bytearray()
         if self.binary:
@@ -106,8 +112,12 @@ class Stream:
 class WebSocket:
     """A WebSocket that speaks text or binary messages."""
 
-    def __init__(self, address: tuple[str, int], encoding: str) -> None:
-        self.websocket = websocket.create_connection(f"ws://{address[0]}:{address[1]}/", timeout=PATIENCE)
+    def __init__(self, address: tuple[str, int], encoding: str, tls: ssl.SSLContext | None = None) -> None:
+        scheme = "ws" if tls is None else "wss"
+        options = {"context": tls, "server_hostname": SERVER_NAME}
+        self.websocket = websocket.create_connection(
+            f"{scheme}://{address[0]}:{address[1]}/", timeout=PATIENCE, sslopt=options
+        )
         self.socket: socket.socket = self.websocket.sock
         self.binary = encoding == "ws-binary"
 
@@ -263,10 +273,11 @@ class Wire:
         *,
         hello: bool = True,
         token: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.encoding = encoding
         self.stream: Stream | WebSocket = (WebSocket if encoding.startswith("ws") else Stream)(
-            address, encoding
+            address, encoding, tls
         )
         self.subscriptions: dict[int, Subscription] = {}
         self.unsolicited: list[dict[str, Any]] = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.server._access import make_token, token_hash
+from dataflow_serve.server._cluster import limit_defaults
 from dataflow_serve.server._settings import load
 
 
@@ -19,6 +21,31 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
     settings = load({"threads": 4, "processes": None, "tunables": {"emit_rows": 7}}, str(file), environment)
     assert (settings.listen, settings.threads, settings.processes, settings.spin) == ("b:2", 4, 1, True)
     assert settings.tunables == {"park_micros": 5, "emit_rows": 7}
+
+
+def test_limits_and_tunables_have_variables_too(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("[limits]\nmax_connections = 5\nhandshake_seconds = 2.5\n[tunables]\nemit_rows = 6\n")
+    environment = {
+        "DATAFLOW_SERVE_LIMIT_MAX_CONNECTIONS": "7",
+        "DATAFLOW_SERVE_LIMIT_LIMIT_LOOPBACK": "true",
+        "DATAFLOW_SERVE_TUNE_PARK_MICROS": "8",
+    }
+    settings = load({"limits": {"handshake_seconds": 3}, "tunables": {}}, str(file), environment)
+    assert settings.limits == {"max_connections": 7, "handshake_seconds": 3, "limit_loopback": True}
+    assert settings.tunables == {"emit_rows": 6, "park_micros": 8}
+    with pytest.raises(IncorrectError, match="DATAFLOW_SERVE_LIMIT_MAX_CONNECTIONS: 'many' is no number"):
+        load({}, None, {"DATAFLOW_SERVE_LIMIT_MAX_CONNECTIONS": "many"})
+
+
+def test_every_limit_and_its_default_are_in_the_documents() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([0-9,.]+|yes|no) \|", page, re.MULTILINE))
+    defaults = limit_defaults()
+    assert defaults.keys() <= documented.keys()
+    for name, value in defaults.items():
+        spelled = {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:,g}"
+        assert documented[name] == (f"{value:,}" if isinstance(value, int) and value > 1 else spelled), name
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from dataflow_serve.client._framing import Framing, LengthPrefixed, Lines, WebSo
 from dataflow_serve.client._link import Pending
 from dataflow_serve.client._load import FileSource, Loaded, LoadProgress
 from dataflow_serve.client._subscription import Subscription
+from dataflow_serve.client._tls import client_context
 from dataflow_serve.client._trio import Client, Relation, open_client, open_client_on
 from dataflow_serve.client._view import Progress, Step, View
 
@@ -41,6 +42,7 @@ __all__ = [
     "Subscription",
     "View",
     "WebSocketMessages",
+    "client_context",
     "connect",
     "open_client",
     "open_client_on",

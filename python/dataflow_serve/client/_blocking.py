@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,7 @@ def connect(
     url: str = DEFAULT_URL,
     *,
     token: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
     reconnect: bool = True,
     ping_interval: float = PING_INTERVAL,
     on_close: Callable[[], object] | None = None,
@@ -45,7 +47,14 @@ def connect(
         UnavailableError: nobody answers at ``url``.
         ForbiddenError: the server wants another token.
     """
-    opened = partial(open_client, url, token=token, reconnect=reconnect, ping_interval=ping_interval)
+    opened = partial(
+        open_client,
+        url,
+        token=token,
+        ssl_context=ssl_context,
+        reconnect=reconnect,
+        ping_interval=ping_interval,
+    )
     return BlockingClient(opened, on_close)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import abc
 import os
+import ssl
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import trio
 import trio_websocket
@@ -17,6 +19,7 @@ from dataflow_serve.client._framing import (
     LengthPrefixed,
     WebSocketMessages,
 )
+from dataflow_serve.client._tls import client_context, explain_tls
 from dataflow_serve.errors import DataflowError, ForbiddenError, LocalProtocolError, UnavailableError
 from dataflow_serve.protocol import DEFAULT_PORT
 
@@ -24,6 +27,11 @@ __all__ = ["Address", "StreamTransport", "Transport", "WebSocketTransport"]
 
 # Large reads decide the throughput of both transports: they bound how often a byte crosses the event loop.
 RECEIVE_BYTES = 256 * 1024
+ENCRYPTED = ("dfs", "wss")
+"""The schemes that go through TLS."""
+
+
+Socket: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class Transport(trio.abc.AsyncResource):
@@ -41,17 +49,27 @@ class Transport(trio.abc.AsyncResource):
 class StreamTransport(Transport):
     """Frames over any trio stream: a socket, TLS over one, or memory."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        """Take the stream over."""
+    def __init__(self, stream: trio.abc.Stream, where: str = "the other end") -> None:
+        """Take the stream over; ``where`` it leads is for messages."""
         self._stream = stream
+        self._where = where
 
     async def send(self, frames: Sequence[bytes]) -> None:
         """Send all frames in one go; see `Transport.send`."""
         await self._stream.send_all(b"".join(frames))
 
     async def receive(self) -> bytes | str:
-        """Read one chunk; see `Transport.receive`."""
-        return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        """Read one chunk; see `Transport.receive`.
+
+        Raises:
+            DataflowError: TLS failed; a server that wants another certificate says so only now.
+        """
+        try:
+            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, ssl.SSLError):
+                raise explain_tls(self._where, error.__cause__) from error
+            raise
 
     async def aclose(self) -> None:
         """Close the stream; cancelling closes it as well, only less politely."""
@@ -109,31 +127,41 @@ class Address:
     port: int
     path: str = "/"
     token: str | None = None
+    context: ssl.SSLContext | None = field(default=None, compare=False)
 
     @classmethod
-    def parse(cls, url: str, token: str | None = None) -> Address:
-        """Read ``df://[token@]host[:port]`` or ``ws://[token@]host[:port][/path]``.
+    def parse(cls, url: str, token: str | None = None, context: ssl.SSLContext | None = None) -> Address:
+        """Read ``df://[token@]host[:port]`` or ``ws://[token@]host[:port][/path]``; ``dfs``, ``wss`` for TLS.
 
         Raises:
-            LocalProtocolError: it is neither.
+            LocalProtocolError: it is none of these.
         """
         parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("df", "ws"):
+        if parts.scheme not in ("df", "dfs", "ws", "wss"):
             raise LocalProtocolError(
                 f"cannot connect to {url!r}",
-                "Give an address such as df://127.0.0.1:6262 or ws://127.0.0.1:6262.",
+                "Give an address such as df://127.0.0.1:6262 or ws://127.0.0.1:6262; dfs, wss for TLS.",
+            )
+        if context is not None and parts.scheme not in ENCRYPTED:
+            raise LocalProtocolError(
+                f"cannot connect to {url!r} with TLS", f"Write {parts.scheme}s:// for a connection with TLS."
             )
         try:
             port = parts.port or DEFAULT_PORT
         except ValueError as error:
             raise LocalProtocolError(f"cannot connect to {url!r}: {error}") from error
         secret = token if token is not None else parts.username and urllib.parse.unquote(parts.username)
-        return cls(parts.scheme, parts.hostname or "127.0.0.1", port, parts.path or "/", secret)
+        return cls(parts.scheme, parts.hostname or "127.0.0.1", port, parts.path or "/", secret, context)
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether messages go through a WebSocket."""
+        return self.scheme.startswith("ws")
 
     def __str__(self) -> str:
         """The address as an URL, without its token."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        path = self.path if self.scheme == "ws" and self.path != "/" else ""
+        path = self.path if self.is_websocket and self.path != "/" else ""
         return f"{self.scheme}://{host}:{self.port}{path}"
 
     async def dial(self, nursery: trio.Nursery) -> tuple[Transport, Framing]:
@@ -142,15 +170,17 @@ class Address:
         Cancelling leaves no connection behind.
 
         Raises:
-            UnavailableError: nobody answers there, or not with this protocol.
+            UnavailableError: nobody answers there, or not with this protocol, or it can't be trusted.
+            ForbiddenError: the server wants another token or certificate.
         """
         try:
             # trio sets TCP_NODELAY on the sockets that it wraps: a small request never waits for the
             # acknowledgement of an earlier one.
-            stream = await trio.open_tcp_stream(self.host, self.port)
-            if self.scheme == "ws":
+            plain = await trio.open_tcp_stream(self.host, self.port)
+            stream = await self._encrypted(plain) if self.scheme in ENCRYPTED else plain
+            if self.is_websocket:
                 return await self._open_websocket(nursery, stream), WebSocketMessages()
-            return StreamTransport(stream), LengthPrefixed()
+            return StreamTransport(stream, str(self)), LengthPrefixed()
         except trio_websocket.ConnectionRejected as error:
             raise _rejection(self, error) from error
         except (OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as error:
@@ -160,7 +190,23 @@ class Address:
                 retry=True,
             ) from error
 
-    async def _open_websocket(self, nursery: trio.Nursery, stream: trio.SocketStream) -> WebSocketTransport:
+    async def _encrypted(self, stream: trio.SocketStream) -> Socket:
+        """Shake hands; messages say where they end, so that nobody has to wait for a goodbye."""
+        context = self.context or client_context()
+        encrypted = trio.SSLStream(stream, context, server_hostname=self.host, https_compatible=True)
+        try:
+            await encrypted.do_handshake()
+        except trio.BrokenResourceError as error:
+            await trio.aclose_forcefully(stream)
+            if isinstance(error.__cause__, ssl.SSLError):
+                raise explain_tls(str(self), error.__cause__) from error
+            raise UnavailableError(f"cannot reach a server at {self}: it broke off", retry=True) from error
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return encrypted
+
+    async def _open_websocket(self, nursery: trio.Nursery, stream: Socket) -> WebSocketTransport:
         try:
             return WebSocketTransport(await nursery.start(self._attend_websocket, stream), stream)
         except BaseException:
@@ -168,7 +214,7 @@ class Address:
             raise
 
     async def _attend_websocket(
-        self, stream: trio.SocketStream, *, task_status: trio.TaskStatus[trio_websocket.WebSocketConnection]
+        self, stream: Socket, *, task_status: trio.TaskStatus[trio_websocket.WebSocketConnection]
     ) -> None:
         """Run the WebSocket's own task, which reports a refusal to its nursery rather than to its caller."""
         headers = [] if self.token is None else [(b"Authorization", b"Bearer " + self.token.encode())]

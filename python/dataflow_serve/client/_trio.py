@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -88,24 +89,26 @@ async def open_client(
     url: str = DEFAULT_URL,
     *,
     token: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
     reconnect: bool = True,
     ping_interval: float = PING_INTERVAL,
 ) -> AsyncIterator[Client]:
     """Connect to a server for the length of an ``async with`` block.
 
     ``df://host:port`` is framed TCP, the fast way; ``ws://host:port`` is a WebSocket, for where only HTTP
-    passes. A server that stays silent for ``ping_interval`` seconds counts as lost. With ``reconnect`` a lost
-    connection is made again in the background, and its subscriptions go on; requests meanwhile fail with
-    `UnavailableError`.
+    passes. ``dfs://`` and ``wss://`` are the same through TLS; ``ssl_context`` says whom to trust there, else
+    the system's authorities do. A server that stays silent for ``ping_interval`` seconds counts as lost. With
+    ``reconnect`` a lost connection is made again in the background, and its subscriptions go on; requests
+    meanwhile fail with `UnavailableError`.
 
     The block waits at its end for transactions sent with ``wait=False``. Cancelling closes the connection at
     once.
 
     Raises:
-        UnavailableError: nobody answers at ``url``.
+        UnavailableError: nobody answers at ``url``, or nobody whom ``ssl_context`` trusts.
         ForbiddenError: the server wants another token.
     """
-    address = Address.parse(url, token)
+    address = Address.parse(url, token, ssl_context)
     async with _running(
         Client(str(address), address.dial, address.token, reconnect, ping_interval)
     ) as client:

@@ -2,7 +2,8 @@
 
 ``_cluster`` is the only importer of the extension module: a handle on the workers and their events.
 ``_orchestrator`` runs one process of a cluster on trio. ``_queries`` mirrors the catalog and plans programs
-against it. ``_settings`` says how a process is set up; ``_command`` is ``dataflow-serve``, ``_embedded`` is
+against it. ``_settings`` says how a process is set up, ``_access`` what tokens are, ``_reload`` what
+may change meanwhile; ``_command`` is ``dataflow-serve``, ``_embedded`` is
 `serve`. Nothing here is on the path of a transaction or of a result.
 """
 

@@ -23,6 +23,7 @@ __all__ = [
     "Registered",
     "Stopped",
     "Unregistered",
+    "limit_defaults",
     "tunable_names",
 ]
 
@@ -111,6 +112,17 @@ class Cluster:
         except ValueError as error:
             raise IncorrectError(str(error)) from error
 
+    def set_certificate(self, settings: Settings) -> None:
+        """Show another certificate to new connections; those that are open keep theirs.
+
+        Raises:
+            IncorrectError: it can't be used; the one before stays in force.
+        """
+        try:
+            self._host.set_certificate(msgspec.json.encode(settings.tls()).decode())
+        except ValueError as error:
+            raise IncorrectError(str(error)) from error
+
     def shutdown(self) -> None:
         """Ask the whole cluster to stop; a `Stopped` event follows."""
         self._host.shutdown()
@@ -118,6 +130,11 @@ class Cluster:
     def join(self, seconds: float = JOIN_SECONDS) -> Stopped | None:
         """Wait, without the GIL, until the workers have ended; None if they haven't in time."""
         return self._host.join(seconds)
+
+
+def limit_defaults() -> dict[str, bool | int | float]:
+    """The limits of connections that there are."""
+    return msgspec.json.decode(_core.LIMITS, type=dict[str, bool | int | float])
 
 
 def tunable_names() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -16,8 +17,9 @@ import trio
 
 from dataflow_serve.errors import DataflowError, WorkerFailed
 from dataflow_serve.server._access import ROLES, make_token, token_hash
-from dataflow_serve.server._cluster import Cluster, tunable_names
+from dataflow_serve.server._cluster import Cluster, limit_defaults, tunable_names
 from dataflow_serve.server._orchestrator import run_process
+from dataflow_serve.server._reload import reload, watch_certificate
 from dataflow_serve.server._settings import Settings, load
 
 __all__ = ["main"]
@@ -44,6 +46,21 @@ def _tunable(context: click.Context, parameter: click.Parameter, values: tuple[s
     return tunables
 
 
+def _limit(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, bool | int | float]:
+    limits = {}
+    for value in values:
+        name, _, number = value.partition("=")
+        if name not in limit_defaults():
+            raise click.BadParameter(f"no limit {name!r}; there are {', '.join(limit_defaults())}")
+        try:
+            limits[name] = msgspec.json.decode(number, type=bool | int | float)
+        except msgspec.DecodeError as error:
+            raise click.BadParameter(f"{value!r} is not name=number") from error
+    return limits
+
+
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["--help"]})
 @click.option("--listen", metavar="HOST:PORT", help="Address for clients; port 0 takes a free one.")
 @click.option("-w", "--workers", "threads", type=click.IntRange(1), help="Worker threads of this process.")
@@ -51,6 +68,9 @@ def _tunable(context: click.Context, parameter: click.Parameter, values: tuple[s
 @click.option("-p", "--process", type=click.IntRange(0), help="Index of this process in the cluster.")
 @click.option("-h", "--hostfile", metavar="FILE", help="Addresses of the processes, host:port, one a line.")
 @click.option("--config", metavar="FILE", help="TOML file with any of these settings.")
+@click.option("--tls-certificate", metavar="FILE", help="Certificate, with those above it, PEM.")
+@click.option("--tls-key", metavar="FILE", help="Its private key, PEM; else in the same file.")
+@click.option("--tls-client-ca", metavar="FILE", help="Let in only clients with a certificate of these, PEM.")
 @click.option(
     "--insecure", is_flag=True, default=None, help="Listen beyond this machine though no token is needed."
 )
@@ -59,13 +79,22 @@ def _tunable(context: click.Context, parameter: click.Parameter, values: tuple[s
 @click.option(
     "--tune", "tunables", multiple=True, metavar="NAME=VALUE", callback=_tunable, help="Set a tunable."
 )
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_limit,
+    help="Set a limit of connections.",
+)
 @click.version_option(package_name="dataflow-serve")
 @click.pass_context
 def main(context: click.Context, /, config: str | None, **flags: Any) -> None:
     """Run one process of a dataflow-serve cluster.
 
     Settings come from the flags, else from variables DATAFLOW_SERVE_<NAME>, else from the configuration
-    file. A signal (SIGINT, SIGTERM) stops the whole cluster; SIGHUP reads tokens, hosts and origins again.
+    file. A signal (SIGINT, SIGTERM) stops the whole cluster; SIGHUP reads tokens, hosts, origins and the
+    certificate again.
     """
     if context.invoked_subcommand is None:
         _serve(lambda: load(flags, config))
@@ -106,6 +135,7 @@ def _serve(read_settings: Callable[[], Settings]) -> None:
     logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING")
     try:
         settings = read_settings()
+        _raise_descriptors()
         # Only the receiver below acts on these: one more signal while the cluster stops changes nothing.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -117,6 +147,12 @@ def _serve(read_settings: Callable[[], Settings]) -> None:
     except OSError as error:
         raise click.ClickException(error.strerror or str(error)) from error
     _leave(0 if together else EXIT_ALONE)
+
+
+def _raise_descriptors() -> None:
+    """Have as many connections as the system allows; the usual 1,024 are for other programs."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _leave(code: int, message: str | None = None) -> NoReturn:
@@ -135,10 +171,13 @@ async def _run(settings: Settings, read_settings: Callable[[], Settings]) -> boo
     ):
         cluster = Cluster(settings)
         host, port = cluster.address
+        if settings.is_readable():
+            _log.warning("tokens and data cross the network readable: tls_certificate would encrypt them")
         click.echo(f"listening on {host}:{port}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, signals, cluster)
             nursery.start_soon(_reload_on_signal, wishes, cluster, read_settings)
+            nursery.start_soon(watch_certificate, cluster, settings)
             ended = await outcome.acapture(run_process, cluster)
             nursery.cancel_scope.cancel()
         # Out here, a failure isn't wrapped in the nursery's group.
@@ -147,16 +186,8 @@ async def _run(settings: Settings, read_settings: Callable[[], Settings]) -> boo
 
 
 async def _reload_on_signal(wishes: Any, cluster: Cluster, read_settings: Callable[[], Settings]) -> None:
-    """Put what may change while the server runs in force; a mistake in it leaves things as they are."""
     async for _ in wishes:
-        try:
-            settings = read_settings()
-            settings.check_exposure()
-            cluster.set_access(settings)
-        except DataflowError as error:
-            _log.error("the configuration is left as it was: %s", error)
-        else:
-            _log.info("tokens, hosts and origins were read again")
+        reload(cluster, read_settings)
 
 
 async def _stop_on_signal(signals: Any, cluster: Cluster) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
+import ssl
 import threading
 from functools import partial
 
+import outcome
 import trio
 
-from dataflow_serve.client import BlockingClient, open_client
+from dataflow_serve.client import BlockingClient, client_context, open_client
 from dataflow_serve.server._access import Token, token_hash
 from dataflow_serve.server._cluster import Cluster
 from dataflow_serve.server._orchestrator import run_process
+from dataflow_serve.server._reload import watch_certificate
 from dataflow_serve.server._settings import Settings
 
 __all__ = ["EmbeddedServer", "serve"]
@@ -26,6 +30,8 @@ def serve(
     port: int = 0,
     host: str = "127.0.0.1",
     token: str | None = None,
+    certificate: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
     insecure: bool = False,
     **tunables: int,
 ) -> EmbeddedServer:
@@ -40,6 +46,8 @@ def serve(
         port: Where to listen; 0 takes a free port.
         host: The address to listen at. One that others can reach needs a ``token``.
         token: What a client has to know; a long random text.
+        certificate: PEM file with the server's certificate: others connect through TLS.
+        key: PEM file with its private key, if that is in another file.
         insecure: Listen where others can reach the server without one.
         tunables: What `Client.tune` can change.
 
@@ -50,9 +58,24 @@ def serve(
     """
     known = [] if token is None else [Token(hash=token_hash(token), role="admin", name="serve")]
     settings = Settings(
-        listen=f"{host}:{port}", threads=workers, token=known, insecure=insecure, tunables=tunables
+        listen=f"{host}:{port}",
+        threads=workers,
+        token=known,
+        tls_certificate=None if certificate is None else os.fspath(certificate),
+        tls_key=None if key is None else os.fspath(key),
+        insecure=insecure,
+        tunables=tunables,
     )
-    return EmbeddedServer(_Control(settings), token)
+    return EmbeddedServer(_Control(settings), token, _trust(settings))
+
+
+def _trust(settings: Settings) -> ssl.SSLContext | None:
+    """Trust in one's own server: in just the certificate that it shows, under whatever name."""
+    if settings.tls_certificate is None:
+        return None
+    context = client_context(settings.tls_certificate)
+    context.check_hostname = False
+    return context
 
 
 class _Control:
@@ -60,6 +83,7 @@ class _Control:
 
     def __init__(self, settings: Settings) -> None:
         """Return once requests are served."""
+        self.settings = settings
         self.cluster = Cluster(settings)
         self._formed: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, name="dataflow-server", daemon=True)
@@ -68,11 +92,21 @@ class _Control:
 
     def _run(self) -> None:
         try:
-            trio.run(partial(run_process, self.cluster, on_formed=lambda: self._formed.set_result(None)))
+            trio.run(self._attend)
         except BaseException as error:
             if self._formed.done():
                 raise
             self._formed.set_exception(error)
+
+    async def _attend(self) -> None:
+        """Cancelling leaves the workers running; they are asked to stop first."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch_certificate, self.cluster, self.settings)
+            ended = await outcome.acapture(
+                run_process, self.cluster, on_formed=lambda: self._formed.set_result(None)
+            )
+            nursery.cancel_scope.cancel()
+        ended.unwrap()
 
     def close(self) -> None:
         """Stop the workers and wait for them. Twice is fine."""
@@ -84,12 +118,12 @@ class _Control:
 class EmbeddedServer(BlockingClient):
     """A server in this process, and a client of it. Made by `serve`."""
 
-    def __init__(self, control: _Control, token: str | None) -> None:
+    def __init__(self, control: _Control, token: str | None, trust: ssl.SSLContext | None) -> None:
         """Connect to the server; closing the client stops it."""
         self.host, self.port = control.cluster.address
         try:
-            url = f"df://{self.host}:{self.port}"
-            super().__init__(partial(open_client, url, token=token), control.close)
+            url = f"{'df' if trust is None else 'dfs'}://{self.host}:{self.port}"
+            super().__init__(partial(open_client, url, token=token, ssl_context=trust), control.close)
         except BaseException:
             control.close()
             raise

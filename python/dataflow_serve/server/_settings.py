@@ -7,7 +7,7 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -18,8 +18,23 @@ __all__ = ["Settings", "load"]
 
 ENVIRONMENT = "DATAFLOW_SERVE_"
 """Settings can be given by a variable: this prefix, and the name in capitals. Lists have commas."""
-TABLES = ("tunables", "token")
-"""Settings of the file that are too much for a variable."""
+TABLES = {"tunables": "TUNE_", "limits": "LIMIT_", "token": None}
+"""Tables of the file, and how the variables of their entries begin: ``DATAFLOW_SERVE_LIMIT_<NAME>``."""
+PYTHONS_OWN = (
+    "hostfile",
+    "token",
+    "hosts",
+    "origins",
+    "insecure",
+    "plaintext",
+    "tls_certificate",
+    "tls_key",
+    "tls_client_ca",
+    "tls_reload_seconds",
+)
+"""Settings that the workers get in another form, or not at all."""
+Plaintext = Literal["never", "loopback", "always"]
+LimitValue: TypeAlias = bool | Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +58,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Answer ``/echo`` with a WebSocket that echoes, for conformance suites."""
     spin: bool = False
     """Never park: lowest latency, one core a worker."""
+    tls_certificate: str | None = None
+    """PEM file with the certificate, and those between it and its authority. Without one there is no TLS."""
+    tls_key: str | None = None
+    """PEM file with the certificate's private key; by default it is in the same file."""
+    tls_client_ca: str | None = None
+    """PEM file with authorities: clients without a certificate of theirs aren't let in."""
+    tls_reload_seconds: float = 60.0
+    """How often to look whether these files have changed; 0 for never."""
+    plaintext: Plaintext = "loopback"
+    """From where connections without TLS are taken where there is a certificate: ``never``, from the
+    ``loopback``, or ``always``."""
     token: list[Token] = []
     """Who may do what. Without tokens, whoever reaches the port may do everything."""
     hosts: list[str] = []
@@ -53,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ``*`` for any."""
     insecure: bool = False
     """Listen where others can reach the server, though it can't tell who they are."""
+    limits: dict[str, LimitValue] = {}
+    """What connections may take and how long; `docs/security.md` has the names."""
     tunables: dict[str, int] = {}
     """What ``tune`` can change while the server runs, as it is at the start."""
 
@@ -89,7 +117,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """
         if self.insecure:
             return
-        if not self.token and not is_loopback(self.listen):
+        known = self.token or (self.tls_client_ca and self.plaintext != "always")
+        if not known and not is_loopback(self.listen):
             raise IncorrectError(
                 f'"{self.listen}" can be reached from other machines, and nobody is asked for a token',
                 "Add a [[token]] to the configuration (`dataflow-serve token` makes one), listen on "
@@ -110,7 +139,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "tokens": [msgspec.structs.asdict(token) for token in self.token],
             "hosts": [*self.hosts, *names],
             "origins": self.origins,
+            "plaintext": "always" if self.tls_certificate is None else self.plaintext,
         }
+
+    def tls(self) -> dict[str, str | None] | None:
+        """Where the certificate is, as the workers know it.
+
+        Raises:
+            IncorrectError: there is a part of it only.
+        """
+        if self.tls_certificate is None:
+            if self.tls_key is not None or self.tls_client_ca is not None:
+                raise IncorrectError("no tls_certificate for tls_key or tls_client_ca", "Name its PEM file.")
+            return None
+        return {
+            "certificate": self.tls_certificate,
+            "key": self.tls_key or self.tls_certificate,
+            "client_ca": self.tls_client_ca,
+        }
+
+    def is_readable(self) -> bool:
+        """Whether tokens and data can be read on their way from other machines."""
+        return (self.tls_certificate is None or self.plaintext == "always") and not is_loopback(self.listen)
 
     def to_core(self) -> str:
         """The document that the workers are started with.
@@ -120,9 +170,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """
         self.check_exposure()
         fields = msgspec.structs.asdict(self)
-        for name in ("hostfile", "token", "hosts", "origins", "insecure"):
+        for name in PYTHONS_OWN:
             del fields[name]
-        return msgspec.json.encode({**fields, "mesh": self.mesh(), "access": self.access()}).decode()
+        made = {"mesh": self.mesh(), "access": self.access(), "tls": self.tls()}
+        return msgspec.json.encode({**fields, **made}).decode()
 
 
 def load(
@@ -134,10 +185,12 @@ def load(
         IncorrectError: a setting is unknown or of the wrong type; the message says which and where.
     """
     merged = _from_file(file) if file is not None else {}
-    merged.update(_from_environment(environment))
+    for name, value in _from_environment(environment).items():
+        merged[name] = {**merged.get(name, {}), **value} if name in TABLES else value
     given = {name: value for name, value in flags.items() if value is not None}
-    tunables = {**merged.get("tunables", {}), **given.pop("tunables", {})}
-    return _converted({**merged, **given, "tunables": tunables}, "flags")
+    for table in ("tunables", "limits"):
+        given[table] = {**merged.get(table, {}), **given.get(table, {})}
+    return _converted({**merged, **given}, "flags")
 
 
 def _from_file(file: str) -> dict[str, Any]:
@@ -164,7 +217,19 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
                 found[field.name] = msgspec.convert(value, field.type, strict=False)
             except msgspec.ValidationError as error:
                 raise IncorrectError(f"environment variable {variable}: {error}") from error
+    for table, prefix in TABLES.items():
+        for variable, text in environment.items():
+            if prefix is not None and variable.startswith(ENVIRONMENT + prefix):
+                name = variable.removeprefix(ENVIRONMENT + prefix).lower()
+                found.setdefault(table, {})[name] = _number(variable, text)
     return found
+
+
+def _number(variable: str, text: str) -> bool | int | float:
+    try:
+        return msgspec.json.decode(text, type=bool | int | float)
+    except msgspec.DecodeError as error:
+        raise IncorrectError(f"environment variable {variable}: {text!r} is no number") from error
 
 
 def _converted(document: dict[str, Any], source: str) -> Settings:

@@ -18,7 +18,8 @@ fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".to_owned());
     let limits = Limits { enable_echo: true, ..Limits::default() };
     let listener = std::net::TcpListener::bind(address)?;
-    let (_poller, mailboxes) = Poller::start(listener, 1, Arc::new(limits), Arc::new(OpenDoor))?;
+    let (_poller, mailboxes) =
+        Poller::start(listener, 1, Arc::new(limits), Arc::new(OpenDoor), Arc::default())?;
     let mailbox = &mailboxes[0];
     mailbox.attach();
     let (mut opened, mut ready, mut connections) = (Vec::new(), Vec::new(), HashMap::new());

@@ -17,7 +17,6 @@
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,8 +26,10 @@ use mio::net::TcpStream;
 
 use crate::error::{Close, Violation};
 use crate::frame::Framing;
-use crate::http::{Doorkeeper, HttpRequest, HttpResponse};
+use crate::http::{Doorkeeper, HttpRequest, HttpResponse, Peer};
 use crate::limits::Limits;
+use crate::places::Place;
+use crate::tls::{Flow, Identity, Session};
 
 /// A connection of this process, counted from 1 in the order accepted. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,10 +104,14 @@ struct Partial {
 #[derive(Debug)]
 pub struct Connection {
     id: ConnectionId,
-    peer: SocketAddr,
+    address: SocketAddr,
     stream: TcpStream,
     limits: Arc<Limits>,
+    /// Between the socket and the framing, where the peer speaks TLS.
+    tls: Option<Box<Session>>,
     framing: Framing,
+    /// The peer broke TLS; to be handed out.
+    broken: Option<Violation>,
     stage: Stage,
     /// The socket isn't known to be empty.
     readable: bool,
@@ -124,25 +129,14 @@ pub struct Connection {
     stall_limited: bool,
     /// The peer has yet to say who it is.
     greeting: bool,
+    /// When a silent peer was asked whether it is still there.
+    pinged: Option<Instant>,
     _place: Place,
 }
 
-/// A place among the process's connections, free again when dropped.
-#[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    /// Takes a place; the caller has seen that there is one.
-    pub(crate) fn take(places: &Arc<AtomicUsize>) -> Self {
-        places.fetch_add(1, Ordering::Relaxed);
-        Place(Arc::clone(places))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Who is at the other end of a connection.
+fn peer(address: SocketAddr, tls: Option<&Session>) -> Peer<'_> {
+    Peer { address, encrypted: tls.is_some(), server_name: tls.and_then(Session::server_name) }
 }
 
 /// Bytes read from a socket at once.
@@ -157,17 +151,19 @@ impl Connection {
     pub(crate) fn new(
         id: ConnectionId,
         stream: TcpStream,
-        peer: SocketAddr,
+        address: SocketAddr,
         limits: Arc<Limits>,
         place: Place,
         now: Instant,
     ) -> Self {
         Connection {
             id,
-            peer,
+            address,
             stream,
             framing: Framing::new(Arc::clone(&limits)),
             limits,
+            tls: None,
+            broken: None,
             stage: Stage::Open,
             readable: true,
             writable: true,
@@ -179,6 +175,7 @@ impl Connection {
             stalled: None,
             stall_limited: false,
             greeting: false,
+            pinged: None,
             _place: place,
         }
     }
@@ -188,9 +185,9 @@ impl Connection {
         self.id
     }
 
-    /// The peer's address.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer<'_> {
+        peer(self.address, self.tls.as_deref())
     }
 
     /// What it is; `None` until the first bytes tell. A connection that was dealt to a worker always has a kind.
@@ -235,12 +232,12 @@ impl Connection {
     pub fn read(&mut self, budget: usize, now: Instant) -> usize {
         let mut total = 0;
         while total < budget && self.readable && self.may_read() {
-            let count = self.receive(budget - total, |framing, bytes| framing.push(bytes, now));
-            total += count;
+            total += self.receive(budget - total, |own, bytes| own.take_in(bytes, now));
         }
         if total > 0 {
             self.drained = false;
             self.heard = now;
+            self.pinged = None;
         }
         if let Some(partial) = &mut self.partial {
             partial.progress += total;
@@ -251,8 +248,19 @@ impl Connection {
         total
     }
 
+    /// Bytes of the socket on their way to the framing.
+    fn take_in(&mut self, bytes: &[u8], now: Instant) {
+        let framing = &mut self.framing;
+        let Some(tls) = &mut self.tls else { return framing.push(bytes, now) };
+        match tls.receive(bytes, |plain| framing.push(plain, now)) {
+            Ok(Flow::Open) => {}
+            Ok(Flow::Ended) => framing.end_input(),
+            Err(violation) => self.broken = Some(framing.broken(violation)),
+        }
+    }
+
     /// One read of the socket; updates what is known of it.
-    fn receive(&mut self, budget: usize, take: impl FnOnce(&mut Framing, &[u8])) -> usize {
+    fn receive(&mut self, budget: usize, take: impl FnOnce(&mut Self, &[u8])) -> usize {
         CHUNK.with_borrow_mut(|chunk| {
             let length = budget.min(chunk.len());
             match self.stream.read(&mut chunk[..length]) {
@@ -263,7 +271,7 @@ impl Connection {
                     0
                 }
                 Ok(count) => {
-                    take(&mut self.framing, &chunk[..count]);
+                    take(self, &chunk[..count]);
                     count
                 }
                 Err(error) => {
@@ -293,11 +301,28 @@ impl Connection {
     pub(crate) fn identify(
         &mut self,
         doorkeeper: &dyn Doorkeeper,
+        identity: &Identity,
         now: Instant,
     ) -> Result<Option<Kind>, Violation> {
         self.drained = true;
-        let kind = self.framing.identify(doorkeeper, self.peer, now)?;
-        if kind.is_some() {
+        if self.tls.is_none()
+            && self.framing.opens_tls()
+            && let Some(config) = identity.current()
+        {
+            self.tls = Some(Box::new(Session::new(config)?));
+            let hello = self.framing.take_client_hello();
+            self.take_in(&hello, now);
+        }
+        if let Some(violation) = self.broken.take() {
+            return Err(violation);
+        }
+        let peer = peer(self.address, self.tls.as_deref());
+        let kind = self.framing.identify(doorkeeper, &peer, now)?;
+        if let Some(kind) = kind {
+            if let Err(body) = doorkeeper.welcome(kind, &peer) {
+                self.refuse(&body, Close::Policy, now);
+                return Ok(None);
+            }
             // What came behind the first bytes waits inside; and of the socket nothing is known to its new owner.
             (self.drained, self.readable, self.writable) = (false, true, true);
         }
@@ -305,10 +330,10 @@ impl Connection {
     }
 
     /// Tells the peer, in its own dialect, that it is not served, and closes.
-    pub(crate) fn refuse(&mut self, body: &ErrorBody, now: Instant) {
+    pub(crate) fn refuse(&mut self, body: &ErrorBody, reason: Close, now: Instant) {
         let encoding = if self.kind() == Some(Kind::Binary) { Encoding::MessagePack } else { Encoding::Json };
         self.framing.tell(encoding, body);
-        self.close(Close::TryAgain, now);
+        self.close(reason, now);
     }
 
     /// The next message, if a whole one is here.
@@ -319,7 +344,8 @@ impl Connection {
     /// out of here. The owner calls [`Self::close`] with [`Violation::close`], at once or when earlier requests have
     /// been answered.
     pub fn next(&mut self, now: Instant) -> Option<Result<Incoming, Violation>> {
-        let next = self.framing.next();
+        let broken = self.broken.take().map(Err);
+        let next = broken.or_else(|| self.framing.next());
         if next.is_none() {
             self.drained = true;
             if !self.framing.is_partial() {
@@ -336,6 +362,7 @@ impl Connection {
         self.paused = paused;
         // A peer that isn't listened to cannot be late.
         self.partial = None;
+        self.pinged = None;
     }
 
     /// The peer sends nothing more that will be looked at; what it sent before may still wait in [`Self::next`].
@@ -369,27 +396,43 @@ impl Connection {
         if self.framing.is_over() && self.stage == Stage::Open {
             self.close(Close::Normal, now);
         }
-        if self.writable && self.framing.outbox_bytes() > 0 && self.stage != Stage::Finished {
+        if self.writable && self.has_output() && self.stage != Stage::Finished {
             self.write(now);
         }
         if let Stage::Flushing { .. } = self.stage
-            && self.framing.outbox_bytes() == 0
+            && !self.has_output()
+            && self.tls.as_mut().is_some_and(|tls| tls.say_goodbye())
+        {
+            self.write(now);
+        }
+        if let Stage::Flushing { .. } = self.stage
+            && !self.has_output()
         {
             let _ = self.stream.shutdown(Shutdown::Write);
             self.stage = Stage::Draining { deadline: now + self.limits.close_linger };
             self.drain();
         }
-        self.framing.outbox_bytes() > 0 && self.stage != Stage::Finished
+        self.has_output() && self.stage != Stage::Finished
+    }
+
+    /// Whether something waits for the socket.
+    fn has_output(&self) -> bool {
+        self.framing.outbox_bytes() > 0 || self.tls.as_ref().is_some_and(|tls| tls.has_output())
     }
 
     fn write(&mut self, now: Instant) {
-        match self.framing.outbox().write_to(&mut self.stream) {
+        let written = match &mut self.tls {
+            None => self.framing.outbox().write_to(&mut self.stream),
+            Some(tls) => tls.write(self.framing.outbox(), &mut self.stream),
+        };
+        match written {
             Ok(written) => {
-                self.writable = self.framing.outbox_bytes() == 0;
+                self.writable = !self.has_output();
                 if self.writable {
                     (self.stalled, self.stall_limited) = (None, false);
                 } else if written > 0 || self.stalled.is_none() {
                     self.stalled = Some(now);
+                    self.pinged = None;
                 }
             }
             // Nobody is there any more; what is left in the socket doesn't matter either.
@@ -405,7 +448,7 @@ impl Connection {
     /// From now on the connection closes (1013) when the socket takes no byte for [`Limits::write_stall`]; until the
     /// outbox is empty once.
     pub fn limit_stall(&mut self, now: Instant) {
-        if self.framing.outbox_bytes() > 0 && !self.stall_limited {
+        if self.has_output() && !self.stall_limited {
             self.stall_limited = true;
             self.stalled = Some(now);
         }
@@ -451,7 +494,8 @@ impl Connection {
                 let handshake = self.is_unknown().then(|| self.accepted + self.limits.handshake);
                 let partial = self.partial.filter(|_| self.may_read()).map(|partial| partial.deadline);
                 let idle = self.framing.is_idle_http().then(|| self.heard + self.limits.http_idle);
-                [handshake, partial, idle, self.stall_deadline()].into_iter().flatten().min()
+                let deadlines = [handshake, partial, idle, self.stall_deadline(), self.ping_deadline()];
+                deadlines.into_iter().flatten().min()
             }
         }
     }
@@ -463,6 +507,15 @@ impl Connection {
 
     fn stall_deadline(&self) -> Option<Instant> {
         self.stalled.filter(|_| self.stall_limited).map(|since| since + self.limits.write_stall)
+    }
+
+    /// When to ask a silent peer for a sign of life, or to give it up that was asked. Silence of one that isn't read,
+    /// or takes less than there is for it, says nothing.
+    fn ping_deadline(&self) -> Option<Instant> {
+        let websocket = matches!(self.kind(), Some(Kind::WebSocket | Kind::Echo));
+        let listening = websocket && self.may_read() && self.stalled.is_none();
+        let half = self.limits.idle_ping / 2;
+        (listening && !half.is_zero()).then(|| self.pinged.unwrap_or(self.heard) + half)
     }
 
     /// Acts on a deadline that has passed; says which, if the peer is to blame: it has been told, and the owner closes
@@ -481,8 +534,15 @@ impl Connection {
             Violation::Stalled
         } else if self.framing.is_idle_http() {
             Violation::Idle
-        } else if self.framing.is_partial() {
+        } else if self.partial.is_some_and(|partial| partial.deadline <= now) && self.framing.is_partial() {
             Violation::SlowMessage
+        } else if self.ping_deadline().is_some_and(|deadline| deadline <= now) {
+            if self.pinged.is_some() {
+                return Some(self.framing.broken(Violation::Silent));
+            }
+            self.framing.ping();
+            self.pinged = Some(now);
+            return None;
         } else {
             // The rest has come meanwhile and waits for the owner.
             self.partial = None;

@@ -11,6 +11,9 @@ pub enum Violation {
     /// A TLS client hello where no certificate is configured.
     #[error("TLS is not configured")]
     NoTls,
+    /// Broken TLS, or a client that TLS doesn't let in. The alert has said so.
+    #[error("broken TLS: {0}")]
+    Tls(String),
     /// A message is longer than the limit.
     #[error("a message of {bytes} bytes or more is larger than {limit} bytes")]
     TooLarge {
@@ -40,6 +43,9 @@ pub enum Violation {
     /// The peer took no byte for too long.
     #[error("the peer takes no data")]
     Stalled,
+    /// A WebSocket's peer didn't answer a ping.
+    #[error("the peer gives no sign of life")]
+    Silent,
     /// A kept-alive HTTP connection sent no other request, or a closing one did not close.
     #[error("the connection was idle for too long")]
     Idle,
@@ -64,7 +70,9 @@ impl Violation {
         match self {
             Violation::TooLarge { .. } => Close::TooLarge,
             Violation::InvalidUtf8 => Close::InvalidUtf8,
-            Violation::Flood(_) | Violation::SlowMessage | Violation::SlowHandshake => Close::Policy,
+            Violation::Flood(_) | Violation::SlowMessage | Violation::SlowHandshake | Violation::Silent => {
+                Close::Policy
+            }
             Violation::Stalled => Close::TryAgain,
             Violation::Truncated | Violation::Idle => Close::Normal,
             _ => Close::Protocol,
@@ -83,7 +91,7 @@ pub enum Close {
     Protocol,
     /// 1007: text that isn't UTF-8.
     InvalidUtf8,
-    /// 1008: a flood, a trickle, a peer that isn't allowed.
+    /// 1008: a flood, a trickle, a peer that isn't allowed, or silent.
     Policy,
     /// 1009: a message over the limit.
     TooLarge,

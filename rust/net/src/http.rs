@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
+use dataflow_protocol::error::ErrorBody;
+
+use crate::connection::Kind;
 
 /// An HTTP request's head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,15 +73,36 @@ impl HttpResponse {
     }
 }
 
-/// Who may come in by the WebSocket door: tokens, origins and hosts are for others to judge.
+/// Who is at the other end, as far as that is known before the first message.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// Its address.
+    pub address: SocketAddr,
+    /// What it sends comes through TLS.
+    pub encrypted: bool,
+    /// The name under which it reached this server through TLS, and which its certificate has therefore to have.
+    pub server_name: Option<&'a str>,
+}
+
+/// Who may come in: tokens, origins and hosts are for others to judge.
 pub trait Doorkeeper: Send + Sync {
+    /// Judges a connection whose kind is known, before anything of it is acted upon; called on the poller's thread,
+    /// so it must not block. A WebSocket has been judged by [`Self::admit`] before.
+    ///
+    /// # Errors
+    ///
+    /// What the peer is told before the connection closes.
+    fn welcome(&self, _kind: Kind, _peer: &Peer<'_>) -> Result<(), ErrorBody> {
+        Ok(())
+    }
+
     /// Judges an upgrade that is otherwise in order, before it is answered; called on the poller's thread, so it
     /// must not block.
     ///
     /// # Errors
     ///
     /// The response to refuse it with (401, 403).
-    fn admit(&self, request: &HttpRequest, peer: SocketAddr) -> Result<(), HttpResponse>;
+    fn admit(&self, request: &HttpRequest, peer: &Peer<'_>) -> Result<(), HttpResponse>;
 }
 
 /// Lets everybody in.
@@ -86,7 +110,7 @@ pub trait Doorkeeper: Send + Sync {
 pub struct OpenDoor;
 
 impl Doorkeeper for OpenDoor {
-    fn admit(&self, _: &HttpRequest, _: SocketAddr) -> Result<(), HttpResponse> {
+    fn admit(&self, _: &HttpRequest, _: &Peer<'_>) -> Result<(), HttpResponse> {
         Ok(())
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dataflow_protocol::encoding::Encoding;
@@ -15,10 +14,12 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::connection::{Connection, ConnectionId, Kind, Place, Readiness};
+use crate::connection::{Connection, ConnectionId, Kind, Readiness};
+use crate::error::Close;
 use crate::http::Doorkeeper;
 use crate::limits::Limits;
 use crate::poller::{LISTENER, OWN_SLOT, Shared, token};
+use crate::tls::Identity;
 
 /// Connections accepted before others get their turn.
 const ACCEPTED_AT_ONCE: usize = 64;
@@ -26,12 +27,14 @@ const ACCEPTED_AT_ONCE: usize = 64;
 const READ_AT_ONCE: usize = 64 << 10;
 /// How long to wait when the system cannot accept for reasons of its own.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// What a connection is told that finds no place.
+const TOO_MANY: &str = "too many connections";
 
 /// A connection that has no owner yet.
 struct Guest {
     connection: Connection,
-    /// One too many: it is told so as soon as its dialect is known.
-    refused: bool,
+    /// One too many: it is told so, in these words, as soon as its dialect is known.
+    refused: Option<&'static str>,
 }
 
 /// The listener and the connections that have no owner yet.
@@ -45,6 +48,7 @@ pub(crate) struct Lobby {
     shared: Arc<Shared>,
     limits: Arc<Limits>,
     doorkeeper: Arc<dyn Doorkeeper>,
+    identity: Arc<Identity>,
     guests: HashMap<ConnectionId, Guest>,
     /// No guest's deadline is before this; looking for the next one takes looking at all of them.
     alarm: Option<Instant>,
@@ -64,6 +68,7 @@ impl Lobby {
         shared: Arc<Shared>,
         limits: Arc<Limits>,
         doorkeeper: Arc<dyn Doorkeeper>,
+        identity: Arc<Identity>,
     ) -> io::Result<Self> {
         let mut listener = TcpListener::from_std(listener);
         registry.register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -75,6 +80,7 @@ impl Lobby {
             shared,
             limits,
             doorkeeper,
+            identity,
             guests: HashMap::new(),
             alarm: None,
             refused: 0,
@@ -169,26 +175,27 @@ impl Lobby {
     }
 
     fn welcome(&mut self, stream: TcpStream, peer: std::net::SocketAddr, now: Instant) -> io::Result<()> {
-        let refused =
-            self.shared.places.load(Ordering::Relaxed) - self.refused >= self.limits.max_connections;
-        if refused && self.refused >= self.limits.max_refusals {
-            say_busy(stream);
+        let full = self.shared.places.taken() - self.refused >= self.limits.max_connections;
+        let (place, many) = self.shared.places.take(peer.ip(), &self.limits);
+        let refused = match (full, many) {
+            (true, _) => Some(TOO_MANY),
+            (false, true) => Some("too many connections from this address"),
+            (false, false) => None,
+        };
+        if let Some(why) = refused
+            && self.refused >= self.limits.max_refusals
+        {
+            say_busy(stream, why);
             return Ok(());
         }
-        stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(self.limits.keepalive)
-            .with_interval(self.limits.keepalive / 3)
-            .with_retries(3);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        set_up(&stream, &self.limits)?;
         self.accepted += 1;
         let id = ConnectionId(self.accepted);
-        let place = Place::take(&self.shared.places);
         let mut connection = Connection::new(id, stream, peer, Arc::clone(&self.limits), place, now);
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.registry.register(connection.stream(), token(id, OWN_SLOT), interest)?;
         self.guests.insert(id, Guest { connection, refused });
-        self.refused += usize::from(refused);
+        self.refused += usize::from(refused.is_some());
         self.attend(id, now);
         Ok(())
     }
@@ -200,18 +207,20 @@ impl Lobby {
         let mut known = None;
         while known.is_none() && connection.wants_read() && !connection.input_ended() {
             connection.read(READ_AT_ONCE, now);
-            match connection.identify(&*self.doorkeeper, now) {
+            match connection.identify(&*self.doorkeeper, &self.identity, now) {
                 Ok(kind) => known = kind,
                 Err(violation) => connection.close(violation.close(), now),
             }
         }
-        if known.is_some() && guest.refused {
-            let busy = ErrorBody::new(ErrorCode::Busy, "too many connections");
-            connection.refuse(&busy, now);
+        if known.is_some()
+            && let Some(why) = guest.refused
+        {
+            let busy = ErrorBody::new(ErrorCode::Busy, why);
+            connection.refuse(&busy, Close::TryAgain, now);
             known = None;
         }
         if known.is_none() && connection.input_ended() {
-            connection.close(crate::error::Close::Normal, now);
+            connection.close(Close::Normal, now);
         }
         connection.flush(now);
         if connection.is_finished() {
@@ -227,7 +236,7 @@ impl Lobby {
 
     fn take(&mut self, id: ConnectionId) -> Option<Guest> {
         let guest = self.guests.remove(&id)?;
-        self.refused -= usize::from(guest.refused);
+        self.refused -= usize::from(guest.refused.is_some());
         Some(guest)
     }
 
@@ -254,11 +263,27 @@ impl Lobby {
         let accepted = listener.accept();
         let done = accepted.is_ok();
         if let Ok((stream, _)) = accepted {
-            say_busy(stream);
+            say_busy(stream, TOO_MANY);
         }
         self.reserve = reserve().ok();
         done
     }
+}
+
+/// Small messages leave at once, and the system notices a peer that is gone.
+fn set_up(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    if !limits.idle_ping.is_zero() {
+        // Half of the silence, then three questions in the other half; the system counts whole seconds.
+        let second = Duration::from_secs(1);
+        let keepalive = TcpKeepalive::new()
+            .with_time((limits.idle_ping / 2).max(second))
+            .with_interval((limits.idle_ping / 6).max(second))
+            .with_retries(3);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    socket.set_tcp_user_timeout(Some(limits.unacknowledged))
 }
 
 fn reserve() -> io::Result<File> {
@@ -271,8 +296,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 /// Says `busy` on a socket whose dialect nobody waits to learn, and closes it.
-fn say_busy(mut stream: TcpStream) {
-    let busy = ErrorBody::new(ErrorCode::Busy, "too many connections");
+fn say_busy(mut stream: TcpStream, why: &str) {
+    let busy = ErrorBody::new(ErrorCode::Busy, why);
     let mut line = reply::error(Encoding::Json, &RequestId::NULL, &busy);
     line.push(b'\n');
     // A socket just accepted has room for a line, or its peer is gone.

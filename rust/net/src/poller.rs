@@ -18,7 +18,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
@@ -28,6 +28,8 @@ use crate::connection::{Connection, ConnectionId, Readiness};
 use crate::http::Doorkeeper;
 use crate::limits::Limits;
 use crate::lobby::Lobby;
+use crate::places::Places;
+use crate::tls::Identity;
 
 /// Bits of a token that name the worker.
 const SLOT_BITS: u32 = 10;
@@ -65,8 +67,8 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     /// The same.
     deaf: AtomicBool,
-    /// Connections open; counted up by the thread, down by whoever drops one.
-    pub(crate) places: Arc<AtomicUsize>,
+    /// Connections open.
+    pub(crate) places: Arc<Places>,
     slots: Vec<Arc<Slot>>,
     waker: Waker,
 }
@@ -96,6 +98,7 @@ impl Poller {
         workers: usize,
         limits: Arc<Limits>,
         doorkeeper: Arc<dyn Doorkeeper>,
+        identity: Arc<Identity>,
     ) -> io::Result<(Poller, Vec<Mailbox>)> {
         if !(1..=1000).contains(&workers) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{workers} workers")));
@@ -111,8 +114,14 @@ impl Poller {
             slots: slots.clone(),
             waker: Waker::new(poll.registry(), WAKER)?,
         });
-        let lobby =
-            Lobby::new(listener, poll.registry().try_clone()?, Arc::clone(&shared), limits, doorkeeper)?;
+        let lobby = Lobby::new(
+            listener,
+            poll.registry().try_clone()?,
+            Arc::clone(&shared),
+            limits,
+            doorkeeper,
+            identity,
+        )?;
         let run = Run { poll, shared: Arc::clone(&shared), lobby };
         let thread =
             std::thread::Builder::new().name("dataflow:poller".to_owned()).spawn(move || run.run())?;
@@ -127,7 +136,7 @@ impl Poller {
 
     /// Connections open in the process, those not yet dealt included.
     pub fn connections(&self) -> usize {
-        self.shared.places.load(Ordering::Relaxed)
+        self.shared.places.taken()
     }
 
     /// Closes the listening socket; open connections stay.
@@ -244,6 +253,8 @@ impl Run {
     fn run(mut self) {
         let mut events = mio::Events::with_capacity(EVENTS);
         let mut seen: Vec<Vec<(ConnectionId, Readiness)>> = vec![Vec::new(); self.shared.workers()];
+        // Guests may want handshakes, which take their time: workers hear first of what is theirs.
+        let mut guests: Vec<(ConnectionId, Readiness)> = Vec::new();
         while !self.shared.stopping.load(Ordering::Acquire) {
             match self.poll.poll(&mut events, self.lobby.patience()) {
                 Ok(()) => {}
@@ -263,12 +274,15 @@ impl Run {
                 match (event.token(), parts(event.token())) {
                     (LISTENER, _) => self.lobby.knock(),
                     (WAKER, _) => {}
-                    (_, (connection, OWN_SLOT)) => self.lobby.ready(connection, readiness, now),
+                    (_, (connection, OWN_SLOT)) => guests.push((connection, readiness)),
                     (_, (connection, slot)) => seen[slot - 1].push((connection, readiness)),
                 }
             }
             for (slot, seen) in self.shared.slots.iter().zip(&mut seen) {
                 report(slot, seen);
+            }
+            for (connection, readiness) in guests.drain(..) {
+                self.lobby.ready(connection, readiness, now);
             }
             self.lobby.turn(now);
         }

@@ -2,177 +2,20 @@
 //!
 //! Nothing here sleeps: a test's worker parks until the poller wakes it, and clients block on their sockets.
 
-use std::collections::HashMap;
+mod common;
+
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dataflow_net::connection::{Connection, Incoming, Kind};
-use dataflow_net::error::Close;
-use dataflow_net::http::{Doorkeeper, HttpRequest, HttpResponse, OpenDoor};
+use common::{PATIENCE, Seen, Server, line, rest};
+use dataflow_net::connection::{Connection, Kind};
+use dataflow_net::error::{Close, Violation};
+use dataflow_net::http::{Doorkeeper, HttpRequest, HttpResponse, OpenDoor, Peer};
 use dataflow_net::limits::Limits;
-use dataflow_net::poller::{Mailbox, Poller, WorkerWaker};
-
-/// Longer than anything here takes; reached only by a test that fails.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What a worker saw.
-#[derive(Debug, PartialEq, Eq)]
-enum Seen {
-    Opened(usize, Kind),
-    Message(Vec<u8>),
-    Broken,
-    Gone,
-}
-
-/// A poller, workers that answer every message with itself, and what they saw.
-struct Server {
-    poller: Option<Poller>,
-    workers: Vec<JoinHandle<()>>,
-    wakers: Vec<WorkerWaker>,
-    seen: Receiver<Seen>,
-    stop: Arc<OnceLock<()>>,
-}
-
-impl Server {
-    fn start(workers: usize, limits: Limits, doorkeeper: Arc<dyn Doorkeeper>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (poller, mailboxes) = Poller::start(listener, workers, Arc::new(limits), doorkeeper).unwrap();
-        let (report, seen) = channel();
-        let stop = Arc::new(OnceLock::new());
-        let run = |(index, mailbox)| {
-            let (report, stop) = (report.clone(), Arc::clone(&stop));
-            std::thread::spawn(move || Worker::new(index, mailbox, report).run(&stop))
-        };
-        let threads = mailboxes.into_iter().enumerate().map(run).collect();
-        let wakers = (0..workers).map(|worker| poller.waker(worker)).collect();
-        Server { poller: Some(poller), workers: threads, wakers, seen, stop }
-    }
-
-    fn plain(workers: usize) -> Self {
-        Server::start(workers, Limits::default(), Arc::new(OpenDoor))
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.poller.as_ref().unwrap().local_addr()
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
-    fn see(&self) -> Seen {
-        self.seen.recv_timeout(PATIENCE).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.set(()).unwrap();
-        self.wakers.iter().for_each(WorkerWaker::wake);
-        self.workers.drain(..).for_each(|worker| worker.join().unwrap());
-        drop(self.poller.take());
-    }
-}
-
-/// The worker's turn as the documentation of `connection` has it.
-struct Worker {
-    index: usize,
-    mailbox: Mailbox,
-    report: Sender<Seen>,
-    connections: HashMap<u64, Connection>,
-}
-
-impl Worker {
-    fn new(index: usize, mailbox: Mailbox, report: Sender<Seen>) -> Self {
-        Worker { index, mailbox, report, connections: HashMap::new() }
-    }
-
-    fn run(mut self, stop: &OnceLock<()>) {
-        self.mailbox.attach();
-        let (mut opened, mut ready) = (Vec::new(), Vec::new());
-        while stop.get().is_none() {
-            let now = Instant::now();
-            self.mailbox.take_opened(&mut opened);
-            self.mailbox.take_ready(&mut ready);
-            for connection in opened.drain(..) {
-                let _ = self.report.send(Seen::Opened(self.index, connection.kind().unwrap()));
-                self.connections.insert(connection.id().0, connection);
-            }
-            for (id, readiness) in ready.drain(..) {
-                if let Some(connection) = self.connections.get_mut(&id.0) {
-                    connection.ready(readiness);
-                }
-            }
-            let report = self.report.clone();
-            let busy = self.connections.values_mut().map(|connection| turn(connection, now, &report)).max();
-            self.connections.retain(|_, connection| {
-                if connection.is_finished() {
-                    let _ = report.send(Seen::Gone);
-                }
-                !connection.is_finished()
-            });
-            let next = self.connections.values().filter_map(Connection::deadline).min();
-            match next {
-                _ if busy == Some(true) => {}
-                Some(deadline) => {
-                    std::thread::park_timeout(deadline.saturating_duration_since(Instant::now()))
-                }
-                None => std::thread::park(),
-            }
-        }
-    }
-}
-
-fn turn(connection: &mut Connection, now: Instant, report: &Sender<Seen>) -> bool {
-    if let Some(violation) = connection.expire(now) {
-        let _ = report.send(Seen::Broken);
-        connection.close(violation.close(), now);
-    }
-    while let Some(incoming) = connection.next(now) {
-        match incoming {
-            Ok(Incoming::Message(message)) => {
-                let _ = report.send(Seen::Message(message.bytes.to_vec()));
-                connection.queue(message.encoding, b"", message.bytes);
-            }
-            Ok(Incoming::Http(request)) => connection.respond(HttpResponse::text(200, request.path)),
-            Err(violation) => {
-                let _ = report.send(Seen::Broken);
-                connection.close(violation.close(), now);
-            }
-        }
-    }
-    connection.flush(now);
-    if connection.wants_read() {
-        connection.read(10_000, now);
-        return true;
-    }
-    if connection.input_ended() && connection.outbox_bytes() == 0 {
-        connection.close(Close::Normal, now);
-        connection.flush(now);
-    }
-    false
-}
-
-fn line(stream: &mut TcpStream) -> String {
-    let (mut line, mut byte) = (Vec::new(), [0]);
-    while stream.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
-        line.push(byte[0]);
-    }
-    String::from_utf8(line).unwrap()
-}
-
-fn rest(stream: &mut TcpStream) -> Vec<u8> {
-    let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).unwrap();
-    rest
-}
+use dataflow_net::poller::{Mailbox, Poller};
 
 #[test]
 fn connections_are_dealt_in_turn_and_plain_http_does_not_count() {
@@ -309,10 +152,30 @@ fn a_connection_too_many_is_told_and_others_go_on() {
 }
 
 #[test]
+fn one_address_may_have_so_many_connections_and_others_more() {
+    let limits = Limits { max_connections_per_address: 2, limit_loopback: true, ..Limits::default() };
+    let server = Server::start(1, limits, Arc::new(OpenDoor));
+    let mut open: Vec<TcpStream> = (0..2).map(|_| server.connect()).collect();
+    for stream in &mut open {
+        stream.write_all(b"{}\n").unwrap();
+        assert_eq!(line(stream), "{}");
+    }
+    let mut refused = server.connect();
+    refused.write_all(b"{}\n").unwrap();
+    assert!(line(&mut refused).contains("too many connections from this address"));
+    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    other.bind(&std::net::SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+    other.connect(&server.address().into()).unwrap();
+    let mut other = TcpStream::from(other);
+    other.write_all(b"{}\n").unwrap();
+    assert_eq!(line(&mut other), "{}");
+}
+
+#[test]
 fn a_doorkeeper_may_refuse_an_upgrade() {
     struct Closed;
     impl Doorkeeper for Closed {
-        fn admit(&self, request: &HttpRequest, _: SocketAddr) -> Result<(), HttpResponse> {
+        fn admit(&self, request: &HttpRequest, _: &Peer<'_>) -> Result<(), HttpResponse> {
             if request.token().as_deref() == Some("secret") {
                 Ok(())
             } else {
@@ -334,20 +197,68 @@ fn a_doorkeeper_may_refuse_an_upgrade() {
 
 /// A connection whose owner the test is itself, so that it says what time it is. The first message is taken already.
 fn owned(limits: Limits) -> (Poller, Mailbox, TcpStream, Connection) {
+    let (poller, mailbox, client, mut connection) = opened(limits, b"{}\n");
+    assert!(matches!(connection.next(Instant::now()), Some(Ok(_))));
+    (poller, mailbox, client, connection)
+}
+
+/// A connection in this thread's hands that was begun with `first`.
+fn opened(limits: Limits, first: &[u8]) -> (Poller, Mailbox, TcpStream, Connection) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (poller, mut mailboxes) = Poller::start(listener, 1, Arc::new(limits), Arc::new(OpenDoor)).unwrap();
+    let (poller, mut mailboxes) =
+        Poller::start(listener, 1, Arc::new(limits), Arc::new(OpenDoor), Arc::default()).unwrap();
     let mailbox = mailboxes.swap_remove(0);
     mailbox.attach();
     let mut client = TcpStream::connect(poller.local_addr()).unwrap();
-    client.write_all(b"{}\n").unwrap();
+    client.write_all(first).unwrap();
     let mut opened = Vec::new();
     while opened.is_empty() {
         std::thread::park();
         mailbox.take_opened(&mut opened);
     }
-    let mut connection = opened.swap_remove(0);
-    assert!(matches!(connection.next(Instant::now()), Some(Ok(_))));
-    (poller, mailbox, client, connection)
+    (poller, mailbox, client, opened.swap_remove(0))
+}
+
+#[test]
+fn a_silent_websocket_is_pinged_and_given_up_within_one_interval() {
+    let upgrade = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let limits = Limits::default();
+    let half = limits.idle_ping / 2;
+    let (_poller, mailbox, mut client, mut connection) = opened(limits, upgrade);
+    let mut now = Instant::now();
+    assert!(connection.next(now).is_none());
+    connection.flush(now);
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        answer.extend(byte);
+    }
+    assert!(connection.deadline().unwrap() <= now + half);
+    let ping = |connection: &mut Connection, client: &mut TcpStream, now| {
+        assert_eq!(connection.expire(now), None);
+        connection.flush(now);
+        let mut frame = [0; 2];
+        client.read_exact(&mut frame).unwrap();
+        assert_eq!(frame, [0x89, 0]);
+    };
+    now += half;
+    ping(&mut connection, &mut client, now);
+    // The answer buys another interval, also where nobody looks until it is nearly over.
+    client.write_all(b"\x8a\x80\0\0\0\0").unwrap();
+    receive(&mailbox, &mut connection, now);
+    assert!(connection.next(now).is_none());
+    now += half;
+    ping(&mut connection, &mut client, now);
+    // While it isn't read it can't show that it is there; afterwards it is asked anew.
+    connection.pause(true);
+    assert_eq!(connection.deadline(), None);
+    now += 10 * half;
+    connection.pause(false);
+    ping(&mut connection, &mut client, now);
+    now += half;
+    assert_eq!(connection.expire(now), Some(Violation::Silent));
 }
 
 /// Waits for input and reads all that is there.

@@ -460,6 +460,37 @@ impl Schemas for Reader {
     }
 }
 
+/// A catalog under which transactions are short.
+struct Short(Catalog);
+
+impl Schemas for Short {
+    fn schema(&self, relation: &str) -> Option<Arc<Schema>> {
+        self.0.schema(relation)
+    }
+
+    fn nearest(&self, relation: &str) -> Option<String> {
+        self.0.nearest(relation)
+    }
+
+    fn transaction_rows(&self) -> usize {
+        3
+    }
+}
+
+#[test]
+fn a_transaction_has_so_many_rows_whichever_lists_they_are_in() {
+    let transact = |changes: &str| format!(r#"{{"id": 1, "op": "transact", "changes": [{changes}]}}"#);
+    let three = r#"{"relation": "flag", "insert": [[], []]}, {"relation": "flag", "delete": [[]]}"#;
+    let four =
+        r#"{"insert": [[], []], "relation": "flag", "delete": [[]]}, {"relation": "flag", "insert": [[]]}"#;
+    for encoding in BOTH {
+        assert!(decode(&encoded(&transact(three), encoding), encoding, &Short(catalog())).is_ok());
+        let rejected = decode(&encoded(&transact(four), encoding), encoding, &Short(catalog())).unwrap_err();
+        assert_eq!(rejected.error.code, ErrorCode::TooLarge);
+        assert_eq!(rejected.error.message, "a transaction may have 3 rows");
+    }
+}
+
 #[test]
 fn what_a_client_may_not_ask_is_refused_before_its_fields_are_acted_upon() {
     for (json, message) in [

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 pub(crate) fn worker_error(error: &WorkerError) -> PyErr {
     match error {
         WorkerError::Config(message) => PyValueError::new_err(message.clone()),
+        WorkerError::Tls(source) => PyValueError::new_err(reason(source)),
         WorkerError::Listen { source, .. }
         | WorkerError::Mesh { source, .. }
         | WorkerError::System { source, .. } => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dataflow_worker::access::rules::Rules;
 use dataflow_worker::command::Ticket;
-use dataflow_worker::config::Config;
+use dataflow_worker::config::{Config, Files};
 use dataflow_worker::host::Host as Workers;
 use dataflow_worker::process::Answer;
 use pyo3::exceptions::PyValueError;
@@ -90,6 +90,13 @@ impl Host {
             .map_err(|error| PyValueError::new_err(format!("access: {error}")))?;
         self.workers.set_access(rules);
         Ok(())
+    }
+
+    /// Shows another certificate to new connections; JSON as in the configuration's `tls`, or null.
+    fn set_certificate(&self, py: Python<'_>, tls: &str) -> PyResult<()> {
+        let files: Option<Files> =
+            serde_json::from_str(tls).map_err(|error| PyValueError::new_err(format!("tls: {error}")))?;
+        detach(py, || self.workers.set_certificate(files.as_ref())).map_err(|error| worker_error(&error))
     }
 
     /// Asks the whole cluster to stop; `Stopped` follows.

@@ -20,6 +20,11 @@ use pyo3::prelude::*;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The limits of connections with their defaults, JSON.
+fn limits() -> String {
+    serde_json::to_string(&dataflow_worker::config::Limits::default()).unwrap_or_default()
+}
+
 /// Handles on worker threads; imported by `dataflow_serve.server._cluster` only.
 #[pymodule]
 mod _core {
@@ -33,6 +38,7 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::logs::begin();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("LIMITS", crate::limits())?;
         module.add("TUNABLES", dataflow_worker::config::Tunables::NAMES.to_vec())
     }
 }

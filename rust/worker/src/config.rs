@@ -1,5 +1,7 @@
 //! Every number that can be set: [`Config`] once, before the start; [`Tunables`] also while the server runs.
 
+pub use dataflow_net::limits::Limits;
+pub use dataflow_net::tls::Files;
 use serde::{Deserialize, Serialize};
 
 use crate::access::rules::Rules;
@@ -28,6 +30,10 @@ pub struct Config {
     pub spin: bool,
     /// Requests that may wait for Python; more are answered `busy`.
     pub control_queue: usize,
+    /// What connections may take and how long.
+    pub limits: Limits,
+    /// The certificate; without one there is no TLS.
+    pub tls: Option<Files>,
     /// Who may do what.
     pub access: Rules,
     /// What `tune` can change, as it is at the start.
@@ -47,6 +53,8 @@ impl Default for Config {
             enable_echo: false,
             spin: false,
             control_queue: 1024,
+            limits: Limits::default(),
+            tls: None,
             access: Rules::default(),
             tunables: Tunables::default(),
         }
@@ -120,6 +128,10 @@ tunables! {
     /// Bytes a worker may have introduced that the relations themselves haven't finished; beyond, transactions
     /// wait. Default 256 MiB.
     inflight_bytes = 256 << 20, 1;
+    /// Subscriptions of one connection; one more is `busy`. Default 4,096.
+    connection_subscriptions = 1 << 12, 1;
+    /// Rows of one transaction, those to insert and those to delete; more are `too-large`. Default 1 Mi.
+    transaction_rows = 1 << 20, 1;
     /// Idempotency keys remembered. Default 1 Mi.
     key_retain = 1 << 20, 0;
     /// Times a program is planned again, when the catalog has changed under it, before `conflict`. Default 5.

@@ -1,14 +1,13 @@
 //! The connections that a worker owns, and whose turn it is to be read.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dataflow_net::connection::{Connection, ConnectionId, Incoming, Kind, Readiness};
 use dataflow_net::error::Close;
-use dataflow_net::http::HttpResponse;
+use dataflow_net::http::{HttpResponse, Peer};
 use dataflow_net::poller::Mailbox;
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::ErrorBody;
@@ -184,7 +183,7 @@ impl Connections {
     }
 
     /// Where a connection comes from.
-    pub(crate) fn peer(&self, id: ConnectionId) -> Option<SocketAddr> {
+    pub(crate) fn peer(&self, id: ConnectionId) -> Option<Peer<'_>> {
         self.sessions.get(&id).map(|session| session.connection.peer())
     }
 
@@ -397,7 +396,7 @@ impl Connections {
 
 impl Session {
     fn new(mut connection: Connection, gate: &Gate) -> Self {
-        let grant = gate.first_grant(connection.take_upgrade().as_deref(), connection.peer());
+        let grant = gate.first_grant(connection.take_upgrade().as_deref(), connection.peer().address);
         let plain_http = connection.kind() == Some(Kind::Http);
         connection.expect_greeting(grant.is_none() && !plain_http);
         Session {

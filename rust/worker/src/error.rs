@@ -2,12 +2,17 @@
 
 use std::io;
 
+use dataflow_net::tls::TlsError;
+
 /// The server can't start, or has ended in a way it shouldn't.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// A setting is wrong; the message says which.
     #[error("{0}")]
     Config(String),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address for clients can't be listened on.
     #[error("could not listen on {address}")]
     Listen {

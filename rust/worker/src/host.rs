@@ -13,6 +13,7 @@ use std::time::Duration;
 use dataflow_net::http::Doorkeeper;
 use dataflow_net::limits::Limits;
 use dataflow_net::poller::Poller;
+use dataflow_net::tls::{self, Identity};
 use timely::communication::Hooks;
 use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
@@ -38,6 +39,7 @@ type MeshGuard = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
 /// The workers of this process. Dropping it stops them without waiting.
 pub struct Host {
     process: Arc<Process>,
+    identity: Arc<Identity>,
     poller: Mutex<Option<Poller>>,
     address: SocketAddr,
     mesh: MeshGuard,
@@ -59,17 +61,21 @@ impl Host {
         };
         let listener = TcpListener::bind(&config.listen)
             .map_err(|source| WorkerError::Listen { address: config.listen.clone(), source })?;
-        let limits = Limits { enable_echo: config.enable_echo, ..Limits::default() };
+        let identity = Arc::new(Identity::default());
+        identity.replace(config.tls.as_ref())?;
+        let limits = Limits { enable_echo: config.enable_echo, ..config.limits.clone() };
         let max_message_bytes = limits.max_message_bytes;
         let system = |what| move |source| WorkerError::System { what, source };
         let process = Arc::new(Process::new(config).map_err(system("the event descriptor"))?);
         let door: Arc<dyn Doorkeeper> = Arc::<Gate>::clone(&process.gate);
-        let (poller, mailboxes) = Poller::start(listener, process.config.threads, Arc::new(limits), door)
-            .map_err(system("the poller"))?;
+        let (poller, mailboxes) =
+            Poller::start(listener, process.config.threads, Arc::new(limits), door, Arc::clone(&identity))
+                .map_err(system("the poller"))?;
         let address = poller.local_addr();
         process.set_wakers((0..process.config.threads).map(|local| poller.waker(local)).collect());
         let host = Host {
             process,
+            identity,
             poller: Mutex::new(Some(poller)),
             address,
             mesh: Arc::default(),
@@ -132,6 +138,15 @@ impl Host {
     /// within a moment.
     pub fn set_access(&self, rules: Rules) {
         self.process.gate.replace(rules);
+    }
+
+    /// Shows another certificate to new connections of this process, or none.
+    ///
+    /// # Errors
+    ///
+    /// It can't be used; the one before stays in force.
+    pub fn set_certificate(&self, files: Option<&tls::Files>) -> Result<(), WorkerError> {
+        Ok(self.identity.replace(files)?)
     }
 
     /// Asks the cluster to stop: all processes of it, in sequenced order. Returns at once; the last event follows.

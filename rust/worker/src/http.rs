@@ -1,10 +1,9 @@
 //! What a browser, a probe and a Prometheus find on the clients' port.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-use dataflow_net::http::{HttpRequest, HttpResponse};
+use dataflow_net::http::{HttpRequest, HttpResponse, Peer};
 use dataflow_protocol::request::Op;
 
 use crate::member::Member;
@@ -17,13 +16,13 @@ const PAGE: &str = include_str!("console.html");
 /// is alive is for everybody.
 pub(crate) fn respond(
     request: &HttpRequest,
-    peer: SocketAddr,
+    peer: &Peer<'_>,
     process: &Process,
     member: Option<&Member>,
 ) -> HttpResponse {
     match request.path.as_str() {
         "/" => guarded(request, peer, process, || {
-            process.gate.own_name(request)?;
+            process.gate.own_name(request, peer.server_name)?;
             Ok(HttpResponse::body("text/html; charset=utf-8", page(process, member)))
         }),
         "/metrics" => {
@@ -41,11 +40,11 @@ pub(crate) fn respond(
 /// The response, or what somebody gets who may not have it.
 fn guarded(
     request: &HttpRequest,
-    peer: SocketAddr,
+    peer: &Peer<'_>,
     process: &Process,
     response: impl FnOnce() -> Result<HttpResponse, HttpResponse>,
 ) -> HttpResponse {
-    let granted = process.gate.http_grant(request, peer).and_then(|grant| {
+    let granted = process.gate.http_grant(request, peer.address).and_then(|grant| {
         grant.for_everything(Op::Status).map_err(|error| HttpResponse::text(403, error.message + "\n"))
     });
     granted.and_then(|()| response()).unwrap_or_else(|refusal| refusal)

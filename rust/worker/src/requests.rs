@@ -46,7 +46,8 @@ impl Member {
     /// Acts on a message; it may turn out to be one for a later turn.
     pub(crate) fn message(&mut self, id: ConnectionId, message: &Message, net: &mut Connections) {
         let grant = net.grant(id);
-        let view = View { catalog: &self.catalog, grant: grant.as_deref() };
+        let rows = self.tunables.transaction_rows as usize;
+        let view = View { catalog: &self.catalog, grant: grant.as_deref(), rows };
         match request::decode(&message.bytes, message.encoding, &view) {
             Ok(mut decoded) => {
                 self.announce(&mut decoded.symbols);
@@ -147,9 +148,9 @@ impl Member {
 
     /// Lets a client in, or sends it away.
     fn greet(&self, caller: &Caller, token: Option<&str>, net: &mut Connections) {
-        let Some(peer) = net.peer(caller.connection) else { return };
+        let Some(address) = net.peer(caller.connection).map(|peer| peer.address.ip()) else { return };
         let refused = match token {
-            Some(token) => match self.process.gate.judge(token, peer.ip(), net.now) {
+            Some(token) => match self.process.gate.judge(token, address, net.now) {
                 Ok(grant) => {
                     net.admit(caller.connection, grant);
                     None
@@ -303,6 +304,16 @@ impl Member {
     fn subscribe(&mut self, caller: Caller, subscribe: Subscribe, net: &mut Connections) {
         let ticket = self.ticket();
         let Some(session) = net.session(caller.connection) else { return };
+        let most = self.tunables.connection_subscriptions;
+        if session.subs.len() as u64 >= most {
+            let message = format!(
+                "cannot subscribe to {}: this connection has {most} subscriptions",
+                subscribe.relation.name
+            );
+            let error = ErrorBody::new(ErrorCode::Busy, message)
+                .with_hint("Unsubscribe from some, or open another connection.".to_owned());
+            return net.error(&caller, &error);
+        }
         let sub = session.next_sub;
         session.next_sub += 1;
         session.subs.insert(sub, ticket);

@@ -144,7 +144,7 @@ impl Loop {
             }
             (Next::Incoming(Incoming::Http(request)), member) => {
                 if let Some(peer) = self.net.peer(id) {
-                    let response = http::respond(&request, peer, &self.process, member.as_ref());
+                    let response = http::respond(&request, &peer, &self.process, member.as_ref());
                     self.net.respond(id, response);
                 }
                 true

@@ -13,13 +13,12 @@ mod outbox;
 mod sniff;
 mod websocket;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use dataflow_protocol::encoding::Encoding;
-use dataflow_protocol::error::ErrorBody;
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::request::RequestId;
 use dataflow_protocol::response::reply;
 
@@ -27,7 +26,7 @@ pub(crate) use outbox::Outbox;
 
 use crate::connection::{Incoming, Kind, Message};
 use crate::error::{Close, Violation};
-use crate::http::{Doorkeeper, HttpRequest, HttpResponse};
+use crate::http::{Doorkeeper, HttpRequest, HttpResponse, Peer};
 use crate::limits::Limits;
 use http::Wish;
 use sniff::Sniffed;
@@ -60,6 +59,8 @@ struct Http {
 pub(crate) struct Framing {
     limits: Arc<Limits>,
     dialect: Dialect,
+    /// What is in here came through TLS.
+    encrypted: bool,
     input: BytesMut,
     outbox: Outbox,
     /// The request that opened a WebSocket.
@@ -79,6 +80,7 @@ impl Framing {
         Framing {
             limits,
             dialect: Dialect::Unknown,
+            encrypted: false,
             input: BytesMut::new(),
             outbox: Outbox::default(),
             upgrade: None,
@@ -149,6 +151,18 @@ impl Framing {
         self.over |= matches!(self.dialect, Dialect::WebSocket { .. });
     }
 
+    /// Whether the connection begins with a client hello.
+    pub(crate) fn opens_tls(&self) -> bool {
+        let unknown = matches!(self.dialect, Dialect::Unknown) && !self.deaf;
+        unknown && sniff::sniff(&self.input) == Sniffed::Tls
+    }
+
+    /// The client hello, as far as it has come; what is pushed from now on came through TLS.
+    pub(crate) fn take_client_hello(&mut self) -> BytesMut {
+        self.encrypted = true;
+        std::mem::take(&mut self.input)
+    }
+
     /// Finds out what the connection is, if the input tells by now.
     ///
     /// # Errors
@@ -157,7 +171,7 @@ impl Framing {
     pub(crate) fn identify(
         &mut self,
         doorkeeper: &dyn Doorkeeper,
-        peer: SocketAddr,
+        peer: &Peer<'_>,
         now: Instant,
     ) -> Result<Option<Kind>, Violation> {
         if matches!(self.dialect, Dialect::Unknown) && !self.deaf {
@@ -169,8 +183,8 @@ impl Framing {
                     self.dialect = Dialect::Binary;
                 }
                 Sniffed::Http => self.identify_http(doorkeeper, peer, now)?,
-                Sniffed::Tls => return Err(self.broken(Violation::NoTls)),
-                Sniffed::Unknown => return Err(self.broken(Violation::UnknownProtocol)),
+                Sniffed::Tls if !self.encrypted => return Err(self.broken(Violation::NoTls)),
+                Sniffed::Tls | Sniffed::Unknown => return Err(self.broken(Violation::UnknownProtocol)),
             }
         }
         Ok(self.kind())
@@ -179,7 +193,7 @@ impl Framing {
     fn identify_http(
         &mut self,
         doorkeeper: &dyn Doorkeeper,
-        peer: SocketAddr,
+        peer: &Peer<'_>,
         now: Instant,
     ) -> Result<(), Violation> {
         let (request, accept) = match http::next(&mut self.input, &self.limits) {
@@ -306,7 +320,10 @@ impl Framing {
     pub(crate) fn broken(&mut self, violation: Violation) -> Violation {
         let too_large = matches!(violation, Violation::TooLarge { .. });
         match &self.dialect {
-            _ if matches!(violation, Violation::Http(_) | Violation::Idle | Violation::Stalled) => {}
+            _ if matches!(
+                violation,
+                Violation::Http(_) | Violation::Idle | Violation::Stalled | Violation::Tls(_)
+            ) => {}
             Dialect::Unknown if sniff::sniff(&self.input) == Sniffed::Http => {
                 self.refuse_http(&HttpResponse::text(408, format!("{violation}\n")));
             }
@@ -326,7 +343,11 @@ impl Framing {
     /// Sends an error that answers no request in particular.
     pub(crate) fn tell(&mut self, encoding: Encoding, body: &ErrorBody) {
         if let Dialect::Http(_) = self.dialect {
-            let status = if body.retry { 503 } else { 400 };
+            let status = match body.code {
+                ErrorCode::Forbidden => 403,
+                _ if body.retry => 503,
+                _ => 400,
+            };
             self.refuse_http(&HttpResponse::text(status, format!("{}\n", body.message)));
         } else {
             self.queue(encoding, &[], Bytes::from(reply::error(encoding, &RequestId::NULL, body)));
@@ -357,6 +378,13 @@ impl Framing {
                 self.outbox.share(tail);
             }
             Dialect::Http(_) => {}
+        }
+    }
+
+    /// Asks a WebSocket's peer for a sign of life.
+    pub(crate) fn ping(&mut self) {
+        if matches!(self.dialect, Dialect::WebSocket { .. }) && !self.closed {
+            self.outbox.copy(&websocket::PING);
         }
     }
 

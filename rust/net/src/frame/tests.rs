@@ -10,7 +10,7 @@ use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Message as WsMessage, WebSocket};
 
 use super::*;
-use crate::http::OpenDoor;
+use crate::http::{OpenDoor, Peer};
 
 const UPGRADE: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -30,15 +30,18 @@ struct Outcome {
     output: Vec<u8>,
 }
 
+fn peer() -> Peer<'static> {
+    Peer { address: ([127, 0, 0, 1], 1).into(), encrypted: false, server_name: None }
+}
+
 /// Plays the parts into a conversation, closing it after a violation as an owner does.
 fn play<'a>(limits: Limits, parts: impl IntoIterator<Item = &'a [u8]>, end: bool) -> Outcome {
     let now = Instant::now();
     let mut framing = Framing::new(Arc::new(limits));
     let mut outcome = Outcome::default();
-    let peer = ([127, 0, 0, 1], 1).into();
     for part in parts {
         framing.push(part, now);
-        match framing.identify(&OpenDoor, peer, now) {
+        match framing.identify(&OpenDoor, &peer(), now) {
             Ok(_) => advance(&mut framing, &mut outcome),
             Err(violation) => fail(&mut framing, &mut outcome, violation),
         }
@@ -338,7 +341,7 @@ fn messages_go_out_in_the_dialect_and_large_ones_are_shared() {
         let now = Instant::now();
         let mut framing = Framing::new(Arc::new(Limits::default()));
         framing.push(first, now);
-        framing.identify(&OpenDoor, ([127, 0, 0, 1], 1).into(), now).unwrap();
+        framing.identify(&OpenDoor, &peer(), now).unwrap();
         framing.queue(Encoding::Json, b"x", Bytes::from_static(b"yz"));
         framing.queue(Encoding::Json, b"x", large.clone());
         assert!(!large.is_unique(), "the tail is shared");
@@ -350,7 +353,7 @@ fn messages_go_out_in_the_dialect_and_large_ones_are_shared() {
     let mut framing = Framing::new(Arc::new(Limits::default()));
     let now = Instant::now();
     framing.push(UPGRADE, now);
-    framing.identify(&OpenDoor, ([127, 0, 0, 1], 1).into(), now).unwrap();
+    framing.identify(&OpenDoor, &peer(), now).unwrap();
     framing.queue(Encoding::Json, b"{\"a\":", Bytes::from_static(b"1}"));
     framing.queue(Encoding::MessagePack, b"x", large.clone());
     let mut out = Vec::new();
@@ -367,7 +370,7 @@ fn one_too_many_is_refused_in_its_own_dialect() {
         let now = Instant::now();
         let mut framing = Framing::new(Arc::new(Limits::default()));
         framing.push(first, now);
-        let kind = framing.identify(&OpenDoor, ([127, 0, 0, 1], 1).into(), now).unwrap().unwrap();
+        let kind = framing.identify(&OpenDoor, &peer(), now).unwrap().unwrap();
         let encoding = if kind == Kind::Binary { Encoding::MessagePack } else { Encoding::Json };
         framing.tell(encoding, &busy);
         framing.close(Close::TryAgain);

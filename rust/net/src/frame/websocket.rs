@@ -115,6 +115,9 @@ impl Frames {
     }
 }
 
+/// A ping without a payload.
+pub(crate) const PING: [u8; 2] = [0x89, 0];
+
 /// The header of an outgoing message.
 pub(crate) fn header(encoding: Encoding, length: usize) -> Vec<u8> {
     let opcode = match encoding {

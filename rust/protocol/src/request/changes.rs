@@ -163,7 +163,7 @@ impl<'de> Visitor<'de> for Rows<'_, '_> {
             let row =
                 Row { context: self.context, schema: self.relation, rows: &mut rows, column: &mut column };
             match seq.next_element_seed(row) {
-                Ok(Some(())) => {}
+                Ok(Some(())) => self.context.count_row()?,
                 Ok(None) => return Ok(Some(rows)),
                 Err(error) => {
                     self.context.spot.get_or_insert_with(|| Spot::Row {

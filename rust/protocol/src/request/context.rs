@@ -9,7 +9,7 @@ use super::fields::{Field, Op};
 use super::source::{self, Failure, Locate, Step, clip};
 use super::{Schema, Schemas};
 use crate::encoding::Encoding;
-use crate::error::ErrorBody;
+use crate::error::{ErrorBody, ErrorCode};
 use crate::nearest::nearest;
 use crate::symbols;
 use crate::value::{Column, Word};
@@ -51,6 +51,8 @@ pub(super) struct Context<'s> {
     pub(super) symbols: Vec<String>,
     /// Their words.
     told: HashSet<Word>,
+    /// Rows of the transaction that has been read so far.
+    rows: usize,
     /// What is asked, once that is known.
     pub(super) op: Option<Op>,
     /// The field being read, to name it if its value has the wrong type.
@@ -70,6 +72,7 @@ impl<'s> Context<'s> {
             schemas,
             symbols: Vec::new(),
             told: HashSet::new(),
+            rows: 0,
             op: None,
             field: None,
             spot: None,
@@ -113,6 +116,19 @@ impl<'s> Context<'s> {
             let hint = self.schemas.nearest(name).map(|near| format!("Did you mean `{near}`?"));
             self.refuse(ErrorBody::not_found(format!("unknown relation `{name}`")).with_hint(hint))
         })
+    }
+
+    /// Takes note of one more row.
+    #[inline]
+    pub(super) fn count_row<E: de::Error>(&mut self) -> Result<(), E> {
+        self.rows += 1;
+        let most = self.schemas.transaction_rows();
+        if self.rows <= most {
+            return Ok(());
+        }
+        let body = ErrorBody::new(ErrorCode::TooLarge, format!("a transaction may have {most} rows"))
+            .with_hint("Send them in several transactions.".to_owned());
+        Err(self.refuse(body))
     }
 
     /// The error for a column that a relation doesn't have.

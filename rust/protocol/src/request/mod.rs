@@ -81,6 +81,11 @@ pub trait Schemas {
     /// The name of a relation that somebody who wrote `relation` may have meant; see [`crate::nearest::nearest`].
     fn nearest(&self, relation: &str) -> Option<String>;
 
+    /// Rows that one transaction may insert and delete together; with more it is `too-large`.
+    fn transaction_rows(&self) -> usize {
+        usize::MAX
+    }
+
     /// Whether the client may ask `op` at all. Judged as soon as the op is known: nothing that the fields of a
     /// forbidden request bring is looked up or kept.
     ///

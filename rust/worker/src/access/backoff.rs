@@ -1,8 +1,10 @@
 //! Wrong tokens, counted by address: whoever guesses waits, longer each time.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use dataflow_net::places::network;
 
 /// Wrong tokens of an address that are answered at once.
 pub(super) const FREE: u32 = 5;
@@ -28,14 +30,6 @@ struct Failures {
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     addresses: HashMap<IpAddr, Failures>,
-}
-
-/// Somebody with one address of IPv6 has its whole network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address @ IpAddr::V4(_) => address,
-    }
 }
 
 impl Backoff {

@@ -8,22 +8,44 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use dataflow_net::http::{Doorkeeper, HttpRequest, HttpResponse};
+use dataflow_net::connection::Kind;
+use dataflow_net::http::{Doorkeeper, HttpRequest, HttpResponse, Peer};
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
 
-use super::rules::Rules;
+use super::rules::{Plaintext, Rules};
 use super::{Gate, Grant, Refusal};
 
 const REALM: &str = "dataflow-serve";
 
 impl Doorkeeper for Gate {
-    fn admit(&self, request: &HttpRequest, peer: SocketAddr) -> Result<(), HttpResponse> {
+    fn welcome(&self, _: Kind, peer: &Peer<'_>) -> Result<(), ErrorBody> {
+        if may_be_plain(&self.rules(), peer) {
+            return Ok(());
+        }
+        Err(ErrorBody::new(ErrorCode::Forbidden, "this server wants TLS")
+            .with_hint("Connect with dfs://, wss:// or https://.".to_owned()))
+    }
+
+    fn admit(&self, request: &HttpRequest, peer: &Peer<'_>) -> Result<(), HttpResponse> {
         let rules = self.rules();
-        check_host(&rules, request)?;
+        if !may_be_plain(&rules, peer) {
+            return Err(HttpResponse::text(403, "this server wants TLS: connect with wss://\n"));
+        }
+        check_host(&rules, request, peer.server_name)?;
         check_origin(&rules, request)?;
         if request.header("authorization").is_some() {
-            self.http_grant(request, peer)?;
+            self.http_grant(request, peer.address)?;
         }
         Ok(())
+    }
+}
+
+fn may_be_plain(rules: &Rules, peer: &Peer<'_>) -> bool {
+    match rules.plaintext {
+        _ if peer.encrypted => true,
+        Plaintext::Never => false,
+        Plaintext::Loopback => peer.address.ip().to_canonical().is_loopback(),
+        Plaintext::Always => true,
     }
 }
 
@@ -63,8 +85,12 @@ impl Gate {
     /// # Errors
     ///
     /// The name isn't this server's.
-    pub(crate) fn own_name(&self, request: &HttpRequest) -> Result<(), HttpResponse> {
-        check_host(&self.rules(), request)
+    pub(crate) fn own_name(
+        &self,
+        request: &HttpRequest,
+        server_name: Option<&str>,
+    ) -> Result<(), HttpResponse> {
+        check_host(&self.rules(), request, server_name)
     }
 }
 
@@ -77,8 +103,10 @@ fn unauthorized(why: &str) -> HttpResponse {
     response
 }
 
-fn check_host(rules: &Rules, request: &HttpRequest) -> Result<(), HttpResponse> {
-    let foreign = request.header("host").is_some_and(|host| !is_own(rules, host));
+/// A name that the client has found in this server's certificate is its own.
+fn check_host(rules: &Rules, request: &HttpRequest, server_name: Option<&str>) -> Result<(), HttpResponse> {
+    let certified = |host| server_name.is_some_and(|name| name.eq_ignore_ascii_case(without_port(host)));
+    let foreign = request.header("host").is_some_and(|host| !certified(host) && !is_own(rules, host));
     if foreign {
         let text = "this server doesn't go by that name: the setting `hosts` lists those it has\n";
         return Err(HttpResponse::text(403, text));
@@ -137,9 +165,12 @@ mod tests {
         HttpRequest { head: false, path: "/".into(), query: None, headers, keep_alive: true }
     }
 
+    fn peer(encrypted: bool, server_name: Option<&str>) -> Peer<'_> {
+        Peer { address: SocketAddr::from(([10, 0, 0, 1], 1000)), encrypted, server_name }
+    }
+
     fn admitted(rules: Rules, headers: &[(&str, &str)]) -> Result<(), u16> {
-        let peer = SocketAddr::from(([10, 0, 0, 1], 1000));
-        Gate::new(rules).admit(&request(headers), peer).map_err(|response| response.status)
+        Gate::new(rules).admit(&request(headers), &peer(false, None)).map_err(|response| response.status)
     }
 
     #[test]
@@ -186,6 +217,41 @@ mod tests {
         assert_eq!(admitted(rules(), &[("host", "localhost:443"), ("origin", "https://localhost")]), Ok(()));
         let any = Rules { origins: vec!["*".into()], ..Rules::default() };
         assert_eq!(admitted(any, &[("host", "localhost"), ("origin", "null")]), Ok(()));
+    }
+
+    #[test]
+    fn the_name_in_the_certificate_is_an_own_one() {
+        let gate = Gate::new(Rules::default());
+        let request = request(&[("host", "db.example:6262")]);
+        assert!(gate.admit(&request, &peer(true, Some("db.example"))).is_ok());
+        assert!(gate.admit(&request, &peer(true, Some("other.example"))).is_err());
+        assert!(gate.admit(&request, &peer(true, None)).is_err());
+    }
+
+    #[test]
+    fn plaintext_is_taken_from_where_the_rules_say() {
+        let plain = |address: &str| Peer {
+            address: SocketAddr::new(address.parse().unwrap(), 1),
+            encrypted: false,
+            server_name: None,
+        };
+        for (plaintext, near, far) in [
+            (Plaintext::Never, false, false),
+            (Plaintext::Loopback, true, false),
+            (Plaintext::Always, true, true),
+        ] {
+            let gate = Gate::new(Rules { plaintext, ..Rules::default() });
+            let welcome = |peer: &Peer<'_>| {
+                let welcome = gate.welcome(Kind::Lines, peer).is_ok();
+                assert_eq!(gate.admit(&request(&[("host", "localhost")]), peer).is_ok(), welcome);
+                welcome
+            };
+            for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+                assert_eq!(welcome(&plain(address)), near, "{plaintext:?} {address}");
+            }
+            assert_eq!(welcome(&plain("10.0.0.1")), far, "{plaintext:?}");
+            assert!(welcome(&peer(true, None)));
+        }
     }
 
     #[test]

@@ -92,6 +92,8 @@ impl Grant {
 pub(crate) struct View<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) grant: Option<&'a Grant>,
+    /// Rows that a transaction may have.
+    pub(crate) rows: usize,
 }
 
 impl Schemas for View<'_> {
@@ -102,6 +104,10 @@ impl Schemas for View<'_> {
     fn nearest(&self, relation: &str) -> Option<String> {
         let grant = self.grant?;
         nearest(relation, self.catalog.names().filter(|name| grant.reaches(name))).map(str::to_owned)
+    }
+
+    fn transaction_rows(&self) -> usize {
+        self.rows
     }
 
     fn permit(&self, op: Op) -> Result<(), ErrorBody> {

@@ -91,6 +91,19 @@ pub struct Token {
     pub relations: Option<Vec<String>>,
 }
 
+/// From where messages that aren't encrypted are taken, where there is a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plaintext {
+    /// From nowhere.
+    Never,
+    /// From this machine.
+    Loopback,
+    /// From everywhere; so it is, too, where there is no certificate.
+    #[default]
+    Always,
+}
+
 /// Who may do what. Python fills it in; it can be replaced while the server runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -101,6 +114,8 @@ pub struct Rules {
     pub hosts: Vec<String>,
     /// Origins of pages that may open WebSockets, besides the server's own; `*` for any.
     pub origins: Vec<String>,
+    /// From where connections without TLS are taken.
+    pub plaintext: Plaintext,
 }
 
 impl Rules {
