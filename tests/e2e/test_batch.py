@@ -61,6 +61,17 @@ def test_an_error_in_the_program_is_shown_with_its_place(tmp_path: Path) -> None
     assert "2" in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+def test_a_recursion_that_rows_are_to_end_ends(tmp_path: Path) -> None:
+    program = tmp_path / "program.dl"
+    (tmp_path / "last.facts").write_text("5\n")
+    program.write_text(
+        ".decl last(x: number)\n.input last\n.decl n(x: number)\n.output n\nn(0).\n"
+        "n(x + 1) :- n(x), !last(x).\n"
+    )
+    run("run", str(program), "-F", str(tmp_path), "-D", str(tmp_path))
+    assert (tmp_path / "n.csv").read_text() == "0\n1\n2\n3\n4\n5\n"
+
+
 def test_rows_may_come_from_standard_input_and_go_to_standard_output(tmp_path: Path) -> None:
     program = tmp_path / "program.dl"
     (tmp_path / "rule.dl").write_text("big(x) :- n(x), x > LEAST.\n")

@@ -10,13 +10,14 @@ import pytest
 
 from dataflow_serve.client import BlockingClient, FileSource, Loaded, Step
 from dataflow_serve.errors import DataflowError, IncorrectError, UnsupportedError
-from dataflow_serve.language import parse
+from dataflow_serve.language import check, parse
 from dataflow_serve.protocol import Column, Module, RelationInfo, Row
 from dataflow_serve.run import run_program
 from dataflow_serve.run._batch import run_on
 from dataflow_serve.run._directives import FileFormat, Input, Output, Plan, PrintSize, plan_of
 from dataflow_serve.run._output import write_rows
 from dataflow_serve.run._source import SourceText, read_source
+from dataflow_serve.run._staging import inputs_of
 
 EDGE = (Column("x", "symbol"), Column("y", "symbol"))
 PROGRAM = """
@@ -109,13 +110,16 @@ class Recorder(BlockingClient):
         self._module = module
         self._contents = contents
         self.loaded: dict[str, list[Row]] = {}
+        self.asked: list[str] = []
 
     def register(self, program: str, name: str | None = None) -> Module:
+        self.asked.append(f"register {program}")
         return self._module
 
     def load(self, source: Any, into: str, **options: Any) -> Loaded:
         assert isinstance(source, FileSource)
         self.loaded[into] = list(source)
+        self.asked.append(f"load {into}")
         return Loaded(len(self.loaded[into]), 3)
 
     def __getitem__(self, relation: str) -> Any:
@@ -151,6 +155,38 @@ def test_a_run_loads_computes_and_writes(tmp_path: Path) -> None:
     assert db.loaded == {"edge": [("b", "c"), ("a", "b")]}
     assert (tmp_path / "path.csv").read_text() == "a\tb\nb\tc\n"
     assert printed.getvalue() == "path\t2\n"
+
+
+def test_inputs_come_before_the_rules(tmp_path: Path) -> None:
+    (tmp_path / "edge.facts").write_text("a\tb\n")
+    db = Recorder(MODULE, {"path": [("a", "b")]})
+    inputs = inputs_of(check(parse(PROGRAM)))
+    assert inputs == ".decl edge(x: symbol, y: symbol)\n.input edge"
+    chosen = plan_of(parse(PROGRAM).directives, tmp_path, tmp_path)
+    run_on(db, SourceText(PROGRAM, ()), chosen, inputs=inputs, stdout=io.StringIO())
+    assert db.asked == [f"register {inputs}", "load edge", f"register {PROGRAM}"]
+
+
+def test_only_inputs_that_are_nothing_more_come_first() -> None:
+    program = """
+        .type Id <: number
+        .decl a(k: Id, v: symbol) upsert(k)
+        .decl b(x: number) raw
+        .decl c(x: number, y: number) eqrel
+        .decl d(x: number)
+        .decl e(x: number)
+        .comp C { .decl f(x: number) .input f }
+        .init i = C
+        .input a, b, c, d, e
+        d(1). e(x) :- d(x).
+    """
+    assert inputs_of(check(parse(program))).split("\n") == [
+        ".decl a(k: number, v: symbol) upsert(k)",
+        ".input a",
+        ".decl b(x: number) raw",
+        ".input b",
+    ]
+    assert inputs_of(check(parse(".decl d(x: number) d(1)."))) == ""
 
 
 def test_standard_output_says_whose_rows_follow(tmp_path: Path) -> None:

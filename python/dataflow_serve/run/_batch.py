@@ -11,11 +11,12 @@ from typing import TextIO
 from dataflow_serve.client import BlockingClient, FileSource
 from dataflow_serve.client._tables import in_order
 from dataflow_serve.errors import DataflowError, IncorrectError
-from dataflow_serve.language import expand, parse
+from dataflow_serve.language import check, expand, parse
 from dataflow_serve.protocol import Column, Module, Row
 from dataflow_serve.run._directives import STDIN, FileFormat, Input, Output, Plan, PrintSize, plan_of
 from dataflow_serve.run._output import write_rows
 from dataflow_serve.run._source import SourceText, read_source
+from dataflow_serve.run._staging import inputs_of
 
 __all__ = ["run_on", "run_program"]
 
@@ -52,22 +53,25 @@ def run_program(
     """
     # A run needs nothing of a server until here; its errors should come before workers start.
     source = read_source(program, include, macros)
-    plan = _plan(source, facts, output)
+    plan, inputs = _plan(source, facts, output)
     from dataflow_serve import serve
 
     with serve(workers=workers) as db:
-        run_on(db, source, plan, progress=progress)
+        run_on(db, source, plan, inputs=inputs, progress=progress)
 
 
-def _plan(source: SourceText, facts: Path, output: Path | None) -> Plan:
+def _plan(source: SourceText, facts: Path, output: Path | None) -> tuple[Plan, str]:
+    """What the run reads and writes, and the program of the inputs that come before the rules."""
     try:
-        plan = plan_of(expand(parse(source.text)).directives, facts, output)
+        program = parse(source.text)
+        plan = plan_of(expand(program).directives, facts, output)
+        inputs = inputs_of(check(program))
     except DataflowError as error:
         raise source.located(error) from None
     for wanted in plan.inputs:
         if wanted.path != STDIN and not wanted.path.is_file():
             raise IncorrectError(f"cannot load {wanted.relation}: there is no file {wanted.path}")
-    return plan
+    return plan, inputs
 
 
 def run_on(
@@ -75,21 +79,36 @@ def run_on(
     source: SourceText,
     plan: Plan,
     *,
+    inputs: str = "",
     progress: bool = False,
     stdout: TextIO | None = None,
 ) -> None:
-    """The run itself, on any server; the program stays registered there.
+    """The run itself, on any server; its programs stay registered there.
+
+    Args:
+        db: The server.
+        source: The program.
+        plan: What to read and write.
+        inputs: A program with inputs of it, whose rows are loaded before the rules come.
+        progress: Whether to show how far the loading is.
+        stdout: Standard output.
 
     Raises:
         DataflowError: as `run_program`.
     """
+    columns: dict[str, Sequence[Column]] = {}
+    if inputs:
+        columns.update(_columns(db.register(inputs)))
+    early = [wanted for wanted in plan.inputs if wanted.relation in columns]
+    for wanted in early:
+        _load(db, wanted, columns[wanted.relation], progress=progress)
     try:
-        module = db.register(source.text)
+        columns.update(_columns(db.register(source.text)))
     except DataflowError as error:
         raise source.located(error) from None
-    columns = _columns(module)
     for wanted in plan.inputs:
-        _load(db, wanted, columns[wanted.relation], progress=progress)
+        if wanted not in early:
+            _load(db, wanted, columns[wanted.relation], progress=progress)
     for result in plan.results:
         rows = _contents(db, result.relation)
         match result:

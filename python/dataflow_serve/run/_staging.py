@@ -1,0 +1,32 @@
+"""Which inputs of a program can be loaded before its rules are there. No I/O.
+
+Rules over relations that are still empty would be evaluated for nothing, and again with each batch of rows; a
+recursion that the rows are to bound would not even end. So a run registers inputs first, as a program of
+their own, and the rules when the rows are in.
+"""
+
+from __future__ import annotations
+
+from dataflow_serve.language import CheckedProgram, Type
+
+__all__ = ["inputs_of"]
+
+
+def inputs_of(program: CheckedProgram) -> str:
+    """A program that declares the inputs without facts and rules of their own; empty if there are none.
+
+    Inputs of an instance aren't among them, as no program can declare their names otherwise, nor are those
+    whose declaration says more than what rows they may hold.
+    """
+    derived = {head.relation for rule in program.rules for head in rule.heads} | program.facts.keys()
+    lines: list[str] = []
+    for relation in program.relations.values():
+        plain = all(isinstance(column.type, Type) for column in relation.columns)
+        if not relation.input or relation.name in derived or relation.equivalence or "." in relation.name:
+            continue
+        if plain:
+            columns = ", ".join(f"{column.name}: {column.type.value}" for column in relation.columns)
+            key = ", ".join(relation.columns[place].name for place in relation.key)
+            mode = {"set": "", "upsert": f" upsert({key})"}.get(relation.mode, f" {relation.mode}")
+            lines += [f".decl {relation.name}({columns}){mode}", f".input {relation.name}"]
+    return "\n".join(lines)
