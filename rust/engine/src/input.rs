@@ -99,7 +99,7 @@ impl Input {
     }
 
     fn width(&self) -> usize {
-        self.order.len() + if self.mode == InputMode::Raw { 0 } else { 2 }
+        self.order.len() + if self.mode == InputMode::Raw { 0 } else { 1 }
     }
 
     /// Operations are laid out as [`LastWrite`] reads them; copies of a `raw` relation simply count.
@@ -112,7 +112,7 @@ impl Input {
         self.position += 1;
         let words = updates.row_words();
         words.extend(self.order[..self.key_width].iter().map(|&column| row[column]));
-        words.extend([time, sequence]);
+        words.push(sequence);
         words.extend(self.order[self.key_width..].iter().map(|&column| row[column]));
         updates.end_row(time, 1);
     }

@@ -2,11 +2,13 @@
 //!
 //! * [`column`]: run-aware columns for times and differences, which mostly repeat.
 //! * [`updates`]: rows of one width with a time and a difference each, a timely container.
-//! * [`sort`]: sorting, consolidating and merging of such containers.
+//! * [`sort`]: sorting and consolidating such a container.
+//! * [`runs`]: several sorted ones read as one.
 //! * [`exchange`]: their distribution over workers by the leading words of a row.
 
 pub(crate) mod column;
 pub(crate) mod exchange;
+pub(crate) mod runs;
 pub(crate) mod sort;
 pub(crate) mod updates;
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use dataflow_protocol::value::Word;
 
+use crate::container::runs::merge_runs;
 use crate::container::{Diff, EngineTime, RunVec, TimeColumn, Updates};
 
 /// End offsets of consecutive groups, which take no space while every group has one member.
@@ -142,23 +143,17 @@ pub(crate) struct RowBatch<T: EngineTime> {
 }
 
 impl<T: EngineTime> RowBatch<T> {
-    /// From consolidated updates, keyed by their first `key_width` words.
-    pub(crate) fn from_updates(updates: &Updates<T>, key_width: usize) -> Self {
-        let mut builder = BatchBuilder::new(key_width, updates.width() - key_width);
-        let keys = if key_width == updates.width() { updates.len() } else { 0 };
-        builder.reserve(keys, updates.len(), updates.len());
-        let mut start = 0;
-        while start < updates.len() {
-            let row = updates.row(start);
-            let mut end = start;
-            while end < updates.len() && updates.row(end).iter().eq(row) {
-                builder.push_update(updates.time(end), updates.diff(end));
-                end += 1;
-            }
+    /// From sorted runs of rows, keyed by their first `key_width` words.
+    pub(crate) fn from_runs(runs: &[Updates<T>], key_width: usize) -> Self {
+        let width = runs.first().map_or(key_width, Updates::width);
+        let updates = runs.iter().map(Updates::len).sum();
+        let mut builder = BatchBuilder::new(key_width, width - key_width);
+        builder.reserve(if key_width == width { updates } else { 0 }, updates, updates);
+        merge_runs(runs, |row, times| {
+            times.iter().for_each(|&(time, diff)| builder.push_update(time, diff));
             let (key, val) = row.split_at(key_width);
             builder.end_value(key, val);
-            start = end;
-        }
+        });
         builder.done()
     }
 
@@ -281,7 +276,7 @@ mod tests {
         let mut updates = Updates::new(2);
         rows.iter().for_each(|(row, time, diff)| updates.push(row, *time, *diff));
         consolidate(&mut updates);
-        RowBatch::from_updates(&updates, key_width)
+        RowBatch::from_runs(&[updates], key_width)
     }
 
     #[test]

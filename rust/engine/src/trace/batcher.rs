@@ -1,18 +1,23 @@
 //! From unordered updates to batches.
 
+use dataflow_protocol::value::Word;
 use differential_dataflow::batcher::{Batcher, Extract};
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
 use super::batch::RowBatch;
-use crate::container::sort::{consolidate, merge, partition};
-use crate::container::{EngineTime, Updates};
+use crate::container::runs::merge_runs;
+use crate::container::sort::consolidate;
+use crate::container::{Diff, EngineTime, TimeColumn, Updates};
 
 /// Updates gathered before they are sorted as one run.
 const RUN_ROWS: usize = 1 << 16;
 
-/// Sorted runs in a geometric ladder: each is at least twice as long as the next, so every update is merged
-/// logarithmically often.
+/// Runs of about one length that are merged to one: many, so that an update is copied seldom; not more, so that what
+/// adds up to nothing is found out before it takes much space.
+const FAN: usize = 8;
+
+/// Sorted runs, each long run after at most a few of its length; they are read as one when a batch is made.
 pub(crate) struct Ladder<T: EngineTime> {
     pending: Updates<T>,
     runs: Vec<Updates<T>>,
@@ -46,30 +51,83 @@ impl<T: EngineTime> Ladder<T> {
         self.push_run(run);
     }
 
-    fn push_run(&mut self, mut run: Updates<T>) {
-        while let Some(last) = self.runs.pop_if(|last| last.len() < 2 * run.len()) {
-            run = merge(&last, &run);
+    fn push_run(&mut self, run: Updates<T>) {
+        if run.is_empty() {
+            return;
         }
-        if !run.is_empty() {
-            self.runs.push(run);
+        let mut longest = level(run.len());
+        self.runs.push(run);
+        loop {
+            let alike = self.runs.iter().rev().take_while(|run| level(run.len()) <= longest).count();
+            if alike < FAN {
+                return;
+            }
+            let runs = self.runs.split_off(self.runs.len() - alike);
+            let rows = runs.iter().map(Updates::len).sum();
+            let mut merged = Updates::with_capacity(runs[0].width(), rows);
+            merge_runs(&runs, |row, times| {
+                times.iter().for_each(|&(time, diff)| merged.push(row, time, diff))
+            });
+            if merged.is_empty() {
+                return;
+            }
+            longest = level(merged.len());
+            self.runs.push(merged);
         }
     }
 
-    /// Takes out, consolidated, the updates at times not in advance of `upper`; leaves in `retained` a lower bound
-    /// of the others' times.
-    pub(crate) fn extract(&mut self, upper: AntichainRef<T>, retained: &mut Antichain<T>) -> Updates<T> {
+    /// Takes out the updates at times not in advance of `upper`; leaves in `retained` a lower bound of the others'
+    /// times.
+    pub(crate) fn extract(&mut self, upper: AntichainRef<T>, retained: &mut Antichain<T>) -> Extracted<T> {
         self.seal_pending();
-        let mut all = Updates::default();
-        while let Some(run) = self.runs.pop() {
-            all = if all.is_empty() { run } else { merge(&run, &all) };
-        }
-        let (ready, kept) = partition(all, |time| !upper.less_equal(time));
         retained.clear();
+        let runs = std::mem::take(&mut self.runs);
+        let ready = |run: &Updates<T>| match run.times().uniform() {
+            Some(time) => !upper.less_equal(&time),
+            None => (0..run.len()).all(|index| !upper.less_equal(&run.time(index))),
+        };
+        if runs.iter().all(ready) {
+            return Extracted { runs };
+        }
+        let width = runs.first().map_or(0, Updates::width);
+        let (mut taken, mut kept) = (Updates::new(width), Updates::new(width));
+        merge_runs(&runs, |row, times| {
+            for &(time, diff) in times.iter() {
+                let side = if upper.less_equal(&time) { &mut kept } else { &mut taken };
+                side.push(row, time, diff);
+            }
+        });
         for index in 0..kept.len() {
             retained.insert(kept.time(index));
         }
         self.push_run(kept);
-        ready
+        Extracted { runs: if taken.is_empty() { Vec::new() } else { vec![taken] } }
+    }
+}
+
+/// How often runs of this length may have been merged.
+fn level(rows: usize) -> u32 {
+    (rows / RUN_ROWS).checked_ilog(FAN).map_or(0, |level| level + 1)
+}
+
+/// What a [`Ladder`] gave away: sorted runs.
+pub(crate) struct Extracted<T: EngineTime> {
+    runs: Vec<Updates<T>>,
+}
+
+impl<T: EngineTime> Extracted<T> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Number of updates, not counting that some may cancel.
+    pub(crate) fn len(&self) -> usize {
+        self.runs.iter().map(Updates::len).sum()
+    }
+
+    /// Calls `each` with every row, in order, and its consolidated times.
+    pub(crate) fn for_each(&self, each: impl FnMut(&[Word], &mut Vec<(T, Diff)>)) {
+        merge_runs(&self.runs, each);
     }
 }
 
@@ -93,8 +151,8 @@ impl<T: EngineTime> Extract for RowBatcher<T> {
 
     fn extract<'a>(&'a mut self, upper: AntichainRef<'_, T>) -> (Option<RowBatch<T>>, AntichainRef<'a, T>) {
         let ready = self.ladder.extract(upper, &mut self.retained);
-        let batch = (!ready.is_empty()).then(|| RowBatch::from_updates(&ready, self.key_width));
-        (batch, self.retained.borrow())
+        let batch = RowBatch::from_runs(&ready.runs, self.key_width);
+        ((batch.len() > 0).then_some(batch), self.retained.borrow())
     }
 }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use dataflow_protocol::value::Word;
 use differential_dataflow::batcher::{Batcher, Extract};
 use differential_dataflow::trace::TraceReader;
+use smallvec::SmallVec;
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
@@ -16,6 +17,7 @@ use super::batch::{BatchBuilder, RowBatch};
 use super::batcher::Ladder;
 use super::cursors::Cursors;
 use super::view::{Agent, View};
+use crate::container::sort::consolidate;
 use crate::container::{Diff, Updates};
 
 /// The arrangement's own trace, readable up to where it was last extended.
@@ -45,12 +47,11 @@ pub(crate) trait Fold: 'static {
     /// Words of a key, and of a value of the arrangement.
     fn widths(&self) -> (usize, usize);
 
-    /// Folds the consolidated `updates[range]`, all of one key, over `prior`, the key's value so far: calls `emit`
-    /// with values, times and differences.
+    /// Folds consolidated updates, all of one key, over `prior`, the key's value so far: calls `emit` with values,
+    /// times and differences.
     fn fold(
         &mut self,
         updates: &Updates<u64>,
-        range: std::ops::Range<usize>,
         prior: Option<&[Word]>,
         emit: &mut dyn FnMut(&[Word], u64, Diff),
     );
@@ -89,40 +90,76 @@ impl<F: Fold> Extract for FoldBatcher<F> {
             return (None, self.retained.borrow());
         }
         let (key_width, val_width) = self.fold.widths();
-        let mut prior = Cursors::new(self.prior.views());
-        let mut value = Vec::new();
-        let mut builder = BatchBuilder::new(key_width, val_width);
-        let mut emitted = Updates::<u64>::new(val_width);
-        let mut start = 0;
-        while start < ready.len() {
-            let key = &ready.row(start)[..key_width];
-            let mut end = start + 1;
-            while end < ready.len() && &ready.row(end)[..key_width] == key {
-                end += 1;
-            }
-            prior.find(key);
-            let prior = prior.single(&mut value).then_some(&value[..]);
-            emitted.clear();
-            let mut emit = |val: &[Word], time, diff| emitted.push(val, time, diff);
-            self.fold.fold(&ready, start..end, prior, &mut emit);
-            crate::container::sort::consolidate(&mut emitted);
-            for index in 0..emitted.len() {
-                builder.push_update(emitted.time(index), emitted.diff(index));
-                if index + 1 == emitted.len() || emitted.row(index + 1) != emitted.row(index) {
-                    builder.end_value(key, emitted.row(index));
-                }
-            }
-            start = end;
+        let mut folding = Folding {
+            fold: &mut self.fold,
+            prior: Cursors::new(self.prior.views()),
+            value: Vec::new(),
+            key: Vec::new(),
+            group: Updates::default(),
+            emitted: Updates::new(val_width),
+            builder: BatchBuilder::new(key_width, val_width),
+        };
+        if val_width == 0 {
+            // Of a set most operations leave a row; of what is added up, or replaced, few may.
+            folding.builder.reserve(ready.len(), ready.len(), ready.len());
         }
+        ready.for_each(|row, times| folding.add(row, times, key_width));
+        folding.end_group();
+        let builder = folding.builder;
         let batch = builder.done();
         ((batch.len() > 0).then_some(batch), self.retained.borrow())
     }
 }
 
+/// Operations in the order of their keys, folded as soon as a key is complete.
+struct Folding<'a, F: Fold> {
+    fold: &'a mut F,
+    prior: Cursors<u64>,
+    value: Vec<Word>,
+    key: Vec<Word>,
+    /// The operations of the key.
+    group: Updates<u64>,
+    emitted: Updates<u64>,
+    builder: BatchBuilder<u64>,
+}
+
+impl<F: Fold> Folding<'_, F> {
+    fn add(&mut self, row: &[Word], times: &[(u64, Diff)], key_width: usize) {
+        if self.group.is_empty() || !row[..key_width].iter().eq(&self.key) {
+            self.end_group();
+            self.key.clear();
+            self.key.extend_from_slice(&row[..key_width]);
+            if self.group.width() != row.len() {
+                self.group = Updates::new(row.len());
+            }
+        }
+        times.iter().for_each(|&(time, diff)| self.group.push(row, time, diff));
+    }
+
+    fn end_group(&mut self) {
+        if self.group.is_empty() {
+            return;
+        }
+        self.prior.find(&self.key);
+        let prior = self.prior.single(&mut self.value).then_some(&self.value[..]);
+        let emitted = &mut self.emitted;
+        emitted.clear();
+        self.fold.fold(&self.group, prior, &mut |val, time, diff| emitted.push(val, time, diff));
+        consolidate(emitted);
+        for index in 0..emitted.len() {
+            self.builder.push_update(emitted.time(index), emitted.diff(index));
+            if index + 1 == emitted.len() || emitted.row(index + 1) != emitted.row(index) {
+                self.builder.end_value(&self.key, emitted.row(index));
+            }
+        }
+        self.group.clear();
+    }
+}
+
 /// Input semantics of sets and `upsert` relations: the last write of a key wins.
 ///
-/// An operation is a row of key, time, sequence and value; the lowest bit of the sequence is 1 for an insert. The key
-/// of a set is the whole row.
+/// An operation is a row of key, sequence and value; the lowest bit of the sequence is 1 for an insert, and it orders
+/// the operations of one time. The key of a set is the whole row.
 pub(crate) struct LastWrite {
     /// Words of the key.
     pub(crate) key_width: usize,
@@ -138,33 +175,28 @@ impl Fold for LastWrite {
     fn fold(
         &mut self,
         updates: &Updates<u64>,
-        range: std::ops::Range<usize>,
         prior: Option<&[Word]>,
         emit: &mut dyn FnMut(&[Word], u64, Diff),
     ) {
-        let mut settled: Option<Vec<Word>> = prior.map(<[Word]>::to_vec);
-        let mut current = settled.clone();
-        let (mut index, end) = (range.start, range.end);
-        while index < end {
-            let time = updates.row(index)[self.key_width];
-            while index < end && updates.row(index)[self.key_width] == time {
-                let operation = &updates.row(index)[self.key_width + 1..];
-                let (insert, val) = (operation[0] & 1 == 1, &operation[1..]);
-                if insert {
-                    current = Some(val.to_vec());
-                } else if current.as_deref() == Some(val) {
+        let sequence = |index: usize| updates.row(index)[self.key_width];
+        let mut ordered: SmallVec<[usize; 4]> = (0..updates.len()).collect();
+        ordered.sort_unstable_by_key(|&index| (updates.time(index), sequence(index)));
+        let mut current = prior;
+        let mut settled = prior;
+        for same_time in ordered.chunk_by(|&a, &b| updates.time(a) == updates.time(b)) {
+            for &index in same_time {
+                let val = &updates.row(index)[self.key_width + 1..];
+                if sequence(index) & 1 == 1 {
+                    current = Some(val);
+                } else if current == Some(val) {
                     current = None;
                 }
-                index += 1;
             }
             if current != settled {
-                if let Some(val) = &settled {
-                    emit(val, time, -1);
-                }
-                if let Some(val) = &current {
-                    emit(val, time, 1);
-                }
-                settled.clone_from(&current);
+                let time = updates.time(same_time[0]);
+                settled.iter().for_each(|val| emit(val, time, -1));
+                current.iter().for_each(|val| emit(val, time, 1));
+                settled = current;
             }
         }
     }
@@ -187,12 +219,11 @@ impl Fold for Totals {
     fn fold(
         &mut self,
         updates: &Updates<u64>,
-        range: std::ops::Range<usize>,
         prior: Option<&[Word]>,
         emit: &mut dyn FnMut(&[Word], u64, Diff),
     ) {
         let mut totals = prior.map_or_else(|| vec![0; 1 + self.sums], <[Word]>::to_vec);
-        let mut by_time: Vec<usize> = range.collect();
+        let mut by_time: SmallVec<[usize; 4]> = (0..updates.len()).collect();
         by_time.sort_by_key(|&index| updates.time(index));
         for same_time in by_time.chunk_by(|&a, &b| updates.time(a) == updates.time(b)) {
             let before = totals.clone();

@@ -1,0 +1,157 @@
+//! Many sorted runs read as one, without being copied into one first.
+
+use dataflow_protocol::value::Word;
+
+use super::column::EngineTime;
+use super::sort::consolidate_times;
+use super::updates::{Diff, Updates};
+
+/// Calls `each` with every distinct row of consolidated runs of one width, in order, and with the row's consolidated
+/// times; rows whose differences cancel are left out.
+pub(crate) fn merge_runs<T: EngineTime>(
+    runs: &[Updates<T>],
+    mut each: impl FnMut(&[Word], &mut Vec<(T, Diff)>),
+) {
+    match runs.first().map_or(0, Updates::width) {
+        1 => merge_by(runs, |run, index| narrow::<1, T>(run, index), &mut each),
+        2 => merge_by(runs, |run, index| narrow::<2, T>(run, index), &mut each),
+        3 => merge_by(runs, |run, index| narrow::<3, T>(run, index), &mut each),
+        4 => merge_by(runs, |run, index| narrow::<4, T>(run, index), &mut each),
+        _ => merge_by(runs, |run, index| run.row(index), &mut each),
+    }
+}
+
+/// Narrow rows, the usual ones, are compared as arrays.
+#[inline]
+fn narrow<const N: usize, T: EngineTime>(run: &Updates<T>, index: usize) -> [Word; N] {
+    run.words().as_chunks::<N>().0[index]
+}
+
+fn merge_by<'a, K: Ord + Copy, T: EngineTime>(
+    runs: &'a [Updates<T>],
+    key: impl Fn(&'a Updates<T>, usize) -> K,
+    each: &mut impl FnMut(&[Word], &mut Vec<(T, Diff)>),
+) {
+    let head = |run: usize, at: usize| (at < runs[run].len()).then(|| key(&runs[run], at));
+    let mut next = vec![0; runs.len()];
+    let mut heads = Tournament::new((0..runs.len()).map(|run| head(run, 0)).collect());
+    let mut times = Vec::new();
+    while let Some((run, row)) = heads.least() {
+        let at = next[run];
+        times.clear();
+        let (mut from, mut current) = (run, Some(row));
+        while current == Some(row) {
+            let index = next[from];
+            times.push((runs[from].time(index), runs[from].diff(index)));
+            next[from] += 1;
+            heads.replace(from, head(from, index + 1));
+            (from, current) = heads.least().map_or((from, None), |(run, row)| (run, Some(row)));
+        }
+        consolidate_times(&mut times);
+        if !times.is_empty() {
+            each(runs[run].row(at), &mut times);
+        }
+    }
+}
+
+/// A tournament of losers: the least of many heads, at about one comparison for each doubling of their number.
+struct Tournament<K> {
+    /// Of each run, what it has next.
+    heads: Vec<Option<K>>,
+    /// Losers of the matches, the first match at 1; that of 0 is the winner of all.
+    losers: Vec<usize>,
+}
+
+impl<K: Ord + Copy> Tournament<K> {
+    fn new(mut heads: Vec<Option<K>>) -> Self {
+        let size = heads.len().next_power_of_two();
+        heads.resize(size, None);
+        let mut tournament = Tournament { heads, losers: vec![0; size] };
+        tournament.losers[0] = tournament.play(1);
+        tournament
+    }
+
+    /// Plays all matches below `matched`; the winner.
+    fn play(&mut self, matched: usize) -> usize {
+        let size = self.losers.len();
+        if matched >= size {
+            return matched - size;
+        }
+        let (left, right) = (self.play(2 * matched), self.play(2 * matched + 1));
+        let (winner, loser) = if self.beats(right, left) { (right, left) } else { (left, right) };
+        self.losers[matched] = loser;
+        winner
+    }
+
+    /// Whether `left`'s head is less; runs that have ended lose against all.
+    #[inline]
+    fn beats(&self, left: usize, right: usize) -> bool {
+        match (&self.heads[left], &self.heads[right]) {
+            (Some(left), Some(right)) => left < right,
+            (left, _) => left.is_some(),
+        }
+    }
+
+    #[inline]
+    fn least(&self) -> Option<(usize, K)> {
+        let winner = self.losers[0];
+        self.heads[winner].map(|head| (winner, head))
+    }
+
+    /// Gives the run that has the least head its next one.
+    #[inline]
+    fn replace(&mut self, run: usize, head: Option<K>) {
+        self.heads[run] = head;
+        let mut winner = run;
+        let mut matched = (run + self.losers.len()) / 2;
+        while matched > 0 {
+            let other = self.losers[matched];
+            if self.beats(other, winner) {
+                self.losers[matched] = winner;
+                winner = other;
+            }
+            matched /= 2;
+        }
+        self.losers[0] = winner;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::container::sort::consolidate;
+
+    #[test]
+    fn runs_merge_to_what_they_add_up_to() {
+        let mut state = 7u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for width in 0..6usize {
+            for count in [0usize, 1, 2, 3, 5, 8, 13] {
+                let mut sums: BTreeMap<(Vec<Word>, u64), Diff> = BTreeMap::new();
+                let mut runs = Vec::new();
+                for _ in 0..count {
+                    let mut run = Updates::<u64>::new(width);
+                    for _ in 0..random(40) {
+                        let row: Vec<Word> = (0..width).map(|_| random(3)).collect();
+                        let (time, diff) = (random(3), random(3) as i64 - 1);
+                        run.push(&row, time, diff);
+                        *sums.entry((row, time)).or_default() += diff;
+                    }
+                    consolidate(&mut run);
+                    runs.push(run);
+                }
+                let mut found = Vec::new();
+                merge_runs(&runs, |row, times| {
+                    found.extend(times.iter().map(|&(time, diff)| ((row.to_vec(), time), diff)));
+                });
+                let expected: Vec<_> = sums.into_iter().filter(|(_, diff)| *diff != 0).collect();
+                assert_eq!(found, expected, "{count} runs of width {width}");
+            }
+        }
+    }
+}
