@@ -33,13 +33,14 @@ ONLY_IN = {
 
 ROOMS = {
     "errors": set(),
-    "protocol": {"errors"},
-    "dsl": {"errors"},
-    "client": {"dsl", "errors", "protocol"},
-    "language": {"errors"},
+    "values": set(),
+    "protocol": {"errors", "values"},
+    "dsl": {"errors", "values"},
+    "client": {"dsl", "errors", "protocol", "values"},
+    "language": {"errors", "values"},
     "planner": {"errors", "language"},
     "server": {"client", "errors", "language", "planner", "protocol"},
-    "run": {"client", "errors", "language", "planner", "protocol", "server"},
+    "run": {"client", "errors", "language", "planner", "protocol", "server", "values"},
     "cli": {"client", "errors", "protocol", "run", "server"},
 }
 
@@ -110,7 +111,7 @@ def test_clients_and_compilers_do_without_the_extension(room: str) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("room", ["dsl", "language", "planner", "errors", "protocol"])
+@pytest.mark.parametrize("room", ["dsl", "language", "planner", "errors", "protocol", "values"])
 def test_rooms_without_input_and_output_stay_so(room: str) -> None:
     banned = {"trio", "socket", "threading", "asyncio", "subprocess", "select"}
     for path in modules(room):

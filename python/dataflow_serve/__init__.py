@@ -28,12 +28,14 @@ from dataflow_serve.errors import (
     UnsupportedError,
     WorkerFailed,
 )
+from dataflow_serve.values import Branch
 
 if TYPE_CHECKING:
     from dataflow_serve.server import EmbeddedServer, serve
 
 __all__ = [
     "BlockingClient",
+    "Branch",
     "BusyError",
     "Client",
     "ConflictError",

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args, overload
 import msgspec
 
 from dataflow_serve.errors import DataflowError, LocalProtocolError, RemoteProtocolError, error_from_code
+from dataflow_serve.values import Branch, instant_text, instant_value, parse_bytes, parse_instant, parse_uuid
 
 __all__ = [
     "DEFAULT_PORT",
@@ -62,6 +63,7 @@ __all__ = [
     "Transacted",
     "Tunables",
     "Tune",
+    "TypeInfo",
     "Unregister",
     "Unregistered",
     "Unsubscribe",
@@ -84,7 +86,8 @@ DEFAULT_PORT = 6262
 """Where a server listens unless told otherwise."""
 
 Value: TypeAlias = Any
-"""A column's value: int, float, str, bool, datetime, UUID or bytes, as the column's type says."""
+"""A column's value, as its type says: int, float, str, bool, datetime, UUID or bytes, for a record a tuple or
+None, for an algebraic type a `Branch`."""
 
 Row: TypeAlias = tuple[Value, ...]
 """Values in column order."""
@@ -98,11 +101,26 @@ class Encoding(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class TypeInfo:
+    """What values of a defined type hold: the fields of a record, or those of each branch."""
+
+    record: tuple[Column, ...] | None = None
+    branches: Mapping[str, tuple[Column, ...]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a relation: its name and its type's name."""
+    """A column of a relation: its name and its type's name.
+
+    Attributes:
+        name: As declared.
+        type: As declared, aliases resolved.
+        types: The definitions of record types and algebraic types by name, where the column's is one of them.
+    """
 
     name: str
     type: str
+    types: Mapping[str, TypeInfo] | None = field(default=None, compare=False, repr=False)
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -281,6 +299,7 @@ class Module:
     name: str
     relations: tuple[RelationInfo, ...]
     time: int
+    types: Mapping[str, TypeInfo] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +326,7 @@ class Subscribed:
     time: int
     history: Any
     resync: bool = False
+    types: Mapping[str, TypeInfo] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +343,7 @@ class Rows(Sequence[Row]):
     columns: tuple[Column, ...]
     rows: list[Row]
     time: int
+    types: Mapping[str, TypeInfo] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -520,10 +541,32 @@ def _spelled_body(body: ReplyBody) -> Mapping[str, Any]:
             return fields
         case Transacted(time=time, deduplicated=False):
             return {"time": time}
-        case Subscribed(resync=False):
-            return {name: getattr(body, name) for name in ("sub", "columns", "time", "history")}
         case _:
-            return {item.name: getattr(body, item.name) for item in dataclasses.fields(body)}
+            fields = {item.name: getattr(body, item.name) for item in dataclasses.fields(body)}
+            if not fields.get("resync", True):
+                del fields["resync"]
+            if fields.get("types", True) is None:
+                del fields["types"]
+            return {name: _plain(value) for name, value in fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Descriptions of columns and types as the wire has them."""
+    match value:
+        case Column(name, kind):
+            return {"name": name, "type": kind}
+        case RelationInfo(name, kind, columns):
+            return {"name": name, "kind": kind, "columns": _plain(columns)}
+        case TypeInfo(record=None, branches=branches):
+            return {"branches": _plain(branches)}
+        case TypeInfo(record=fields):
+            return {"record": _plain(fields)}
+        case tuple():
+            return [_plain(item) for item in value]
+        case Mapping():
+            return {name: _plain(item) for name, item in value.items()}
+        case _:
+            return value
 
 
 def _fields(word: Any) -> dict[str, Any]:
@@ -537,6 +580,10 @@ def _fields(word: Any) -> dict[str, Any]:
 
 def _plain_value(value: Any) -> Any:
     """Scalars of numpy and its like know how to become Python's own."""
+    if isinstance(value, datetime.datetime):
+        return instant_value(value)
+    if isinstance(value, Branch):
+        return {f"${value.name}": value.values}
     item = getattr(value, "item", None)
     if item is None:
         raise TypeError(f"a value of type {type(value).__name__} has no place in a relation")
@@ -553,22 +600,26 @@ def _encode(spelled: dict[str, Any], encoding: Encoding, what: str) -> bytes:
     try:
         if encoding is Encoding.MESSAGEPACK:
             return _MESSAGEPACK.encode(spelled)
-        return _JSON.encode(_json_floats(spelled))
+        return _JSON.encode(_json_values(spelled))
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
         raise LocalProtocolError(f"cannot encode this {what}: {error}") from error
 
 
-def _json_floats(value: Any) -> Any:
-    """JSON has no infinities and no NaN, so the protocol spells them as text."""
+def _json_values(value: Any) -> Any:
+    """Values as the protocol spells them in JSON, where JSON alone leaves a choice or has none."""
     match value:
         case float():
             return (
                 value if math.isfinite(value) else "NaN" if value != value else "inf" if value > 0 else "-inf"
             )
+        case datetime.datetime():
+            return instant_text(instant_value(value))
+        case Branch(name, values):
+            return {f"${name}": _json_values(values)}
         case Mapping():
-            return {name: _json_floats(item) for name, item in value.items()}
+            return {name: _json_values(item) for name, item in value.items()}
         case list() | tuple():
-            return [_json_floats(item) for item in value]
+            return [_json_values(item) for item in value]
         case _:
             return value
 
@@ -667,9 +718,27 @@ def _decode_body(body: msgspec.Raw, request: Request, encoding: Encoding) -> Rep
                 decoded: ReplyBody = decode(body, type=_BODIES[type(request)])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"the server's answer to {request.OP} is malformed: {error}") from error
+    if isinstance(decoded, Module | Subscribed | Rows) and decoded.types is not None:
+        decoded = _with_types(decoded)
     if isinstance(decoded, Rows) and (reader := row_reader(decoded.columns, encoding)) is not None:
         return dataclasses.replace(decoded, rows=[reader(row) for row in decoded.rows])
     return decoded
+
+
+def _with_types(body: Module | Subscribed | Rows) -> Module | Subscribed | Rows:
+    """The same with columns that say what their types are."""
+    types = body.types
+
+    def typed(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+        return tuple(
+            dataclasses.replace(column, types=types) if column.type in (types or ()) else column
+            for column in columns
+        )
+
+    if isinstance(body, Module):
+        relations = (dataclasses.replace(each, columns=typed(each.columns)) for each in body.relations)
+        return dataclasses.replace(body, relations=tuple(relations))
+    return dataclasses.replace(body, columns=typed(body.columns))
 
 
 _REQUESTS: Mapping[str, Any] = {kind.OP: kind for kind in get_args(Request)}
@@ -708,23 +777,35 @@ def _float(value: Any) -> float:
 
 
 def _instant(value: Any) -> datetime.datetime:
-    if isinstance(value, str):
-        value = datetime.datetime.fromisoformat(value)
-    moment: datetime.datetime = value
-    return moment.astimezone(datetime.UTC)
+    return parse_instant(value) if isinstance(value, str) else instant_value(value)
 
 
 def _uuid(value: Any) -> uuid.UUID:
-    return uuid.UUID(value) if isinstance(value, str) else uuid.UUID(bytes=bytes(value))
+    return parse_uuid(value) if isinstance(value, str) else uuid.UUID(bytes=bytes(value))
 
 
 def _bytes(value: Any) -> bytes:
-    return msgspec.convert(value, bytes)
+    return parse_bytes(value) if isinstance(value, str) else bytes(value)
 
 
-def _nested(value: Any) -> Any:
-    """Rows must be hashable, so the lists of records become tuples."""
-    return tuple(_nested(item) for item in value) if isinstance(value, list) else value
+def _defined(kind: str, types: Mapping[str, TypeInfo]) -> Callable[[Any], Any]:
+    """A reader of a defined type's values. Rows must be hashable, so records become tuples."""
+
+    def fields(values: Sequence[Any], columns: tuple[Column, ...]) -> tuple[Any, ...]:
+        return tuple(read(value, column.type) for value, column in zip(values, columns, strict=True))
+
+    def read(value: Any, name: str) -> Any:
+        info = types.get(name)
+        if info is None:
+            reader = _READERS.get(name)
+            return value if reader is None else reader(value)
+        if info.record is not None:
+            return None if value is None else fields(value, info.record)
+        ((branch, values),) = value.items()
+        name = branch.removeprefix("$")
+        return Branch(name, fields(values, (info.branches or {})[name]))
+
+    return lambda value: read(value, kind)
 
 
 _SPELLED_AS_THEMSELVES = frozenset({"number", "unsigned", "symbol", "bool"})
@@ -744,7 +825,9 @@ def row_reader(columns: Sequence[Column], encoding: Encoding) -> Callable[[Row],
     if all(column.type in _SPELLED_AS_THEMSELVES for column in columns):
         return None
     readers = [
-        None if column.type in _SPELLED_AS_THEMSELVES else _READERS.get(column.type, _nested)
+        None
+        if column.type in _SPELLED_AS_THEMSELVES
+        else _READERS.get(column.type) or _defined(column.type, column.types or {})
         for column in columns
     ]
 
@@ -753,7 +836,7 @@ def row_reader(columns: Sequence[Column], encoding: Encoding) -> Callable[[Row],
             return tuple(
                 value if reader is None else reader(value) for reader, value in zip(readers, row, strict=True)
             )
-        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, msgspec.MsgspecError) as error:
             raise RemoteProtocolError(
                 f"the server sent a row that does not fit its columns: {error}"
             ) from error

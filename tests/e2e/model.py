@@ -6,12 +6,15 @@ and deletes, and asks the naive evaluator (`tests/oracle`) for everything that p
 
 from __future__ import annotations
 
+import datetime
 import random
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_serve.values import Branch
 from tests.oracle.evaluator import evaluate_texts
 
 from .wire import Contents, Row
@@ -22,6 +25,23 @@ VALUES: dict[str, Sequence[Any]] = {
     "float": (-1.5, 0.0, 0.5, 2.0),
     "symbol": ("a", "b", "7", "no", "eight by", "longer than one word", "ünïcödé"),
     "bool": (False, True),
+    "instant": (
+        datetime.datetime(1969, 12, 31, 23, 59, 59, 999999, datetime.UTC),
+        datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC),
+        datetime.datetime(2026, 11, 23, 21, 0, 0, 500000, datetime.UTC),
+        datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, datetime.UTC),
+    ),
+    "uuid": (uuid.UUID(int=0), uuid.UUID(int=10), uuid.UUID("ffeeddcc-bbaa-9988-7766-554433221100")),
+    "Pair": (None, (1, "a"), (2, "a"), (1, "longer than one word"), (2, "no")),
+    "List": (None, (1, None), (2, (1, None)), (3, (2, (1, None)))),
+    "Tree": (
+        Branch("Empty"),
+        Branch("Leaf", (1,)),
+        Branch("Leaf", (2,)),
+        Branch("Node", (Branch("Leaf", (1,)), Branch("Empty"))),
+        Branch("Node", (Branch("Node", (Branch("Leaf", (2,)), Branch("Leaf", (1,)))), Branch("Empty"))),
+    ),
+    "bytes": (b"", b"\x00", b"\xff\xfe", b"longer than a word", b"longer than \xff"),
 }
 """Few values, so that random rows meet; floats whose sums are exact in any order."""
 

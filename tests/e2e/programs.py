@@ -253,6 +253,116 @@ PROGRAMS: dict[str, str] = {
         .output cheap
         .output same
     """,
+    "instants": """
+        .decl at(t: instant, n: number)
+        .input at
+        .decl near(t: instant, u: instant, d: number)
+        near(t, u, t - u) :- at(t, _), at(u, _), t - 2000000 < u, u <= t.
+        .decl moved(t: instant, n: number)
+        moved(t + n, to_number(t)) :- at(t, n).
+        .decl first(n: number, t: instant, u: instant)
+        first(n, t, u) :- at(_, n), t = min x : { at(x, n) }, u = max x : { at(x, n) }.
+        .decl before(t: instant)
+        before(t) :- at(t, _), t < to_instant("2026-11-23T21:00:00.5+00:00").
+        .decl told(s: symbol, t: instant)
+        told(s, to_instant(s)) :- at(t, _), s = to_string(t).
+        before(to_instant(0)).
+        .output near
+        .output moved
+        .output first
+        .output before
+        .output told
+    """,
+    "uuids_and_bytes": """
+        .decl u(id: uuid, n: number)
+        .input u
+        .decl b(data: bytes, id: uuid)
+        .input b
+        .decl joined(n: number, data: bytes)
+        joined(n, data) :- u(id, n), b(data, id).
+        .decl less(a: uuid, c: uuid)
+        less(a, c) :- u(a, _), u(c, _), a < c.
+        .decl order(x: bytes, y: bytes)
+        order(x, y) :- b(x, _), b(y, _), x < y.
+        order(x, y) :- b(x, i), y = to_bytes(i), x >= y.
+        .decl shown(s: symbol, t: symbol)
+        shown(to_string(id), to_string(data)) :- b(data, id).
+        .decl back(id: uuid, data: bytes)
+        back(to_uuid(s), to_bytes(t)) :- shown(s, t).
+        .decl known(n: number)
+        known(n) :- u(to_uuid("00000000-0000-0000-0000-00000000000a"), n).
+        .decl first(n: number)
+        first(n) :- n = count : { b(to_bytes("AA=="), _) }.
+        .output joined
+        .output less
+        .output order
+        .output shown
+        .output back
+        .output known
+        .output first
+    """,
+    "records": """
+        .type Pair = [x: number, s: symbol]
+        .decl pairs(p: Pair, n: number)
+        .input pairs
+        .decl taken(x: number, s: symbol)
+        taken(x, s) :- pairs([x, s], _).
+        .decl joined(p: Pair, q: Pair)
+        joined(p, q) :- pairs(p, _), p = [x, _], pairs([x, t], _), q = [x + 1, cat(t, " and then some")].
+        .decl nothing(n: number)
+        nothing(n) :- pairs(nil, n).
+        .decl known(p: Pair)
+        known([n, "a"]) :- pairs(_, n), pairs([n, "a"], _).
+        known(p) :- pairs(p, _), p != nil, !pairs(p, 1).
+        .decl counted(x: number, c: number)
+        counted(x, c) :- taken(x, _), c = count : { pairs([x, _], _) }.
+        .output taken
+        .output joined
+        .output nothing
+        .output known
+        .output counted
+    """,
+    "lists": """
+        .type List = [head: number, tail: List]
+        .decl lists(l: List)
+        .input lists
+        .decl parts(l: List)
+        parts(l) :- lists(l).
+        parts(t) :- parts([_, t]).
+        .decl length(l: List, n: number)
+        length(nil, 0).
+        length(l, n + 1) :- parts(l), l = [_, t], length(t, n).
+        .decl reversed(l: List, done: List, left: List)
+        reversed(l, nil, l) :- lists(l).
+        reversed(l, [x, d], t) :- reversed(l, d, [x, t]).
+        .decl longest(l: List)
+        longest(l) :- length(l, n), n = max m : { length(_, m) }.
+        .output parts
+        .output length
+        .output reversed
+        .output longest
+    """,
+    "trees": """
+        .type Tree = Leaf { x: number } | Node { left: Tree, right: Tree } | Empty {}
+        .decl trees(t: Tree, n: number)
+        .input trees
+        .decl within(t: Tree)
+        within(t) :- trees(t, _).
+        within(l), within(r) :- within($Node(l, r)).
+        .decl total(t: Tree, n: number)
+        total(t, x) :- within(t), t = $Leaf(x).
+        total($Empty, 0).
+        total(t, a + b) :- within(t), t = $Node(l, r), total(l, a), total(r, b).
+        .decl turned(t: Tree, u: Tree)
+        turned(t, t) :- within(t), (t = $Leaf(_) ; t = $Empty).
+        turned(t, $Node(v, u)) :- within(t), t = $Node(l, r), turned(l, u), turned(r, v).
+        .decl same(t: Tree)
+        same(t) :- turned(t, t).
+        .output within
+        .output total
+        .output turned
+        .output same
+    """,
     "wide_rows": """
         .decl w(a: number, b: symbol, c: unsigned, d: float, e: bool, f: symbol, g: number)
         .input w

@@ -13,18 +13,26 @@ from typing import Any
 
 import pytest
 
+from dataflow_serve.values import Branch
+
 from .cluster import Cluster
 from .programs import PROGRAMS
-from .wire import Contents
+from .wire import Contents, spelled, understood
 from .world import World
 
 DATAFLOW = Path(sysconfig.get_path("scripts")) / "dataflow"
+RECORDS = frozenset({"Pair", "List", "Tree"})
 PARSERS: dict[str, Any] = {
     "number": int,
     "unsigned": int,
     "float": float,
     "symbol": str,
     "bool": {"true": True, "false": False}.__getitem__,
+    "instant": lambda text: understood(text, "instant", "ndjson"),
+    "uuid": lambda text: understood(text, "uuid", "ndjson"),
+    "bytes": lambda text: understood(text, "bytes", "ndjson"),
+    # Records are compared as they are written.
+    **dict.fromkeys(RECORDS, str),
 }
 
 
@@ -48,7 +56,12 @@ def test_a_batch_run_equals_the_server(world: World, rng: random.Random, tmp_pat
     for output in outputs:
         reply = world.clients[0].call("read", relation=output)
         types = [column["type"] for column in reply["columns"]]
-        assert read_csv(results / f"{output}.csv", types) == Counter(tuple(row) for row in reply["rows"])
+        expected = Counter(world.clients[0].row(row, reply) for row in reply["rows"])
+        shown = Counter(
+            tuple(written(each) if kind in RECORDS else each for kind, each in zip(types, row, strict=True))
+            for row in expected.elements()
+        )
+        assert read_csv(results / f"{output}.csv", types) == shown
 
 
 def test_an_error_in_the_program_is_shown_with_its_place(tmp_path: Path) -> None:
@@ -118,7 +131,16 @@ def run(*arguments: str, url: str | None = None) -> str:
 
 def written(value: Any) -> str:
     """A value as a facts file has it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    match value:
+        case bool():
+            return str(value).lower()
+        case None:
+            return "nil"
+        case tuple():
+            return f"[{', '.join(map(written, value))}]"
+        case Branch(name, values):
+            return f"${name}({', '.join(map(written, values))})"
+    return str(spelled(value, "ndjson"))
 
 
 def read_csv(path: Path, types: list[str]) -> Contents:

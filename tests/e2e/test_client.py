@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import uuid
 from collections import Counter
 
 import pytest
@@ -49,6 +51,41 @@ def test_trio_client(cluster: Cluster, scheme: str) -> None:
                 await db.register(".decl r(x: symbol)\nr(x) :- pearson(x).".replace("\n", " "))
             with pytest.raises(ds.NotFoundError):
                 await db["nope"].rows()
+
+    trio.run(session)
+
+
+STAMPED = """
+    .decl seen(at: instant, by: uuid, what: bytes)
+    .input seen
+    .decl last(by: uuid, at: instant)
+    last(u, t) :- seen(_, u, _), t = max x : { seen(x, u, _) }.
+    .output last
+"""
+
+
+@pytest.mark.parametrize("scheme", ["df", "ws"])
+def test_python_values_go_in_and_come_out(cluster: Cluster, scheme: str) -> None:
+    one, two = uuid.UUID(int=1), uuid.uuid4()
+    early = datetime.datetime(2026, 11, 23, 22, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
+    late = datetime.datetime(2026, 11, 23, 21, 0, 0, 1, datetime.UTC)
+    rows = [(early, one, b"\x00\xff"), (late, one, b""), (late, two, b"a good deal longer")]
+
+    async def session() -> None:
+        async with ds.open_client(url(cluster, scheme)) as db:
+            await db.register(STAMPED, "stamped")
+            done = await db.transact(seen=rows)
+            assert Counter(await db["seen"].rows()) == Counter(rows)
+            assert Counter(await db["last"].rows()) == Counter([(one, late), (two, late)])
+            assert await db["seen"].rows(where={"at": early, "what": b"\x00\xff"}) == rows[:1]
+            assert await db["seen"].rows(where={"by": two}) == rows[2:]
+            async with db["last"].subscribe() as steps:
+                assert dict((await steps.receive()).changes) == {(one, late): 1, (two, late): 1}
+                done = await db.transact(delete={"seen": rows[1:2]})
+                step = await steps.receive()
+                assert (step.time, dict(step.changes)) == (done.time, {(one, late): -1, (one, early): 1})
+            with pytest.raises(ds.IncorrectError, match=r"row 0: .* does not fit column `at` \(instant\)"):
+                await db.transact(seen=[("2026-11-23", one, b"")])
 
     trio.run(session)
 

@@ -64,6 +64,11 @@ def split(program: str) -> tuple[str, str]:
     inputs = {line.split()[1] for line in lines if line.startswith(".input")}
     first, second = [], []
     for line in lines:
+        if line.startswith(".type"):
+            # Both need the types, and may say so.
+            first.append(line)
+            second.append(line)
+            continue
         word = line.replace("(", " ").split()
         name = word[1] if line.startswith(".") else word[0]
         (first if name in inputs else second).append(line)

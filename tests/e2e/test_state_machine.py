@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from tests.oracle.generator import generate
+from tests.oracle.generator import PAIR, generate
 
 from .cluster import Cluster
 from .model import random_changes
@@ -65,6 +65,7 @@ class Interleavings(RuleBasedStateMachine):
         variables = ", ".join(f"c{index}" for index in range(len(types)))
         wildcards = ", ".join("_" for _ in types)
         self.world.register(
+            f".type {PAIR} = {PAIR.branches[0]}\n"
             f".decl {name}_copy({columns})\n{name}_copy({variables}) :- {below}({variables}).\n"
             f".decl {name}_size(n: number)\n{name}_size(n) :- n = count : {{ {below}({wildcards}) }}.\n"
             f".output {name}_size\n",

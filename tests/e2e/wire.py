@@ -7,11 +7,14 @@ of it.
 
 from __future__ import annotations
 
+import base64
+import datetime
 import itertools
 import json
 import socket
 import ssl
 import struct
+import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,6 +22,9 @@ from typing import Any
 
 import msgpack
 import websocket
+
+# What values are in Python, the tests and the package have in common.
+from dataflow_serve.values import Branch
 
 PREAMBLE = b"\xdfFL\x01"
 ENCODINGS = ("ndjson", "msgpack", "ws-text", "ws-binary")
@@ -30,6 +36,54 @@ SERVER_NAME = "localhost"
 
 Row = tuple[Any, ...]
 Contents = Counter[Row]
+
+
+def spelled(value: Any, encoding: str) -> Any:
+    """Values that the two encodings write differently, as this one does."""
+    binary = encoding in ("msgpack", "ws-binary")
+    match value:
+        case dict():
+            return {name: spelled(each, encoding) for name, each in value.items()}
+        case list() | tuple():
+            return [spelled(each, encoding) for each in value]
+        case datetime.datetime():
+            return value if binary else value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        case uuid.UUID():
+            return value.bytes if binary else str(value)
+        case bytes() if not binary:
+            return base64.b64encode(value).decode()
+        case Branch(name, values):
+            return {f"${name}": [spelled(each, encoding) for each in values]}
+    return value
+
+
+def understood(value: Any, kind: str, encoding: str, defined: dict[str, Any] | None = None) -> Any:
+    """A value of a column of that type, from what one encoding makes of it.
+
+    ``defined`` are the definitions of types that came with it; records become tuples.
+    """
+    if (definition := (defined or {}).get(kind)) is not None:
+        if "record" in definition:
+            return None if value is None else _fields(value, definition["record"], encoding, defined)
+        ((name, values),) = value.items()
+        assert name.startswith("$"), value
+        return Branch(name[1:], _fields(values, definition["branches"][name[1:]], encoding, defined))
+    binary = encoding in ("msgpack", "ws-binary")
+    match kind:
+        case "instant":
+            return value if binary else datetime.datetime.fromisoformat(value)
+        case "uuid":
+            return uuid.UUID(bytes=value) if binary else uuid.UUID(value)
+        case "bytes":
+            return value if binary else base64.b64decode(value)
+    return value
+
+
+def _fields(values: list[Any], fields: list[Any], encoding: str, defined: Any) -> tuple[Any, ...]:
+    return tuple(
+        understood(value, field["type"], encoding, defined)
+        for value, field in zip(values, fields, strict=True)
+    )
 
 
 class Refused(Exception):
@@ -48,6 +102,13 @@ class Closed(Exception):
     def __init__(self, code: int | None = None) -> None:
         super().__init__(f"closed by the server (code {code})")
         self.code = code
+
+
+def packed(message: Any) -> bytes:
+    """A message in MessagePack."""
+    data = msgpack.packb(spelled(message, "msgpack"), datetime=True)
+    assert isinstance(data, bytes)
+    return data
 
 
 # --- one message out, one message in ------------------------------------------------------------------------
@@ -69,9 +130,9 @@ class Stream:
     def encode(self, message: Any) -> bytes:
         """The bytes of one message with its framing."""
         if self.binary:
-            body = msgpack.packb(message)
+            body = packed(message)
             return struct.pack(">I", len(body)) + body
-        return json.dumps(message).encode() + b"\n"
+        return json.dumps(spelled(message, "ndjson")).encode() + b"\n"
 
     def send(self, message: Any) -> None:
         self.send_bytes(self.encode(message))
@@ -82,7 +143,7 @@ class Stream:
     def receive(self) -> Any:
         if self.binary:
             (length,) = struct.unpack(">I", self._take(4))
-            return msgpack.unpackb(self._take(length))
+            return msgpack.unpackb(self._take(length), timestamp=3)
         while (end := self.buffer.find(b"\n")) < 0:
             self._more()
         line = bytes(self.buffer[:end])
@@ -123,9 +184,9 @@ class WebSocket:
 
     def send(self, message: Any) -> None:
         if self.binary:
-            self.websocket.send_binary(msgpack.packb(message))
+            self.websocket.send_binary(packed(message))
         else:
-            self.websocket.send(json.dumps(message))
+            self.websocket.send(json.dumps(spelled(message, "ws-text")))
 
     def send_bytes(self, data: bytes) -> None:
         """The payload of one message of this connection's kind, as it is."""
@@ -143,7 +204,7 @@ class WebSocket:
             raise Closed(struct.unpack(">H", data[:2])[0] if len(data) >= 2 else None)
         if opcode == websocket.ABNF.OPCODE_BINARY:
             assert self.binary, "the server answered a text message with a binary one"
-            return msgpack.unpackb(data)
+            return msgpack.unpackb(data, timestamp=3)
         assert not self.binary, "the server answered a binary message with a text one"
         return json.loads(data)
 
@@ -175,6 +236,7 @@ class Subscription:
     time: int
     snapshot: bool
     progress: bool
+    described: dict[str, Any]
     steps: list[Step] = field(default_factory=list)
     contents: Contents = field(default_factory=Counter)
     reached: int = -1
@@ -213,7 +275,7 @@ class Subscription:
         part = self._part
         assert (time, is_snapshot) == (part.time, part.snapshot), "the parts of a step differ"
         for row, difference in message["changes"]:
-            key = tuple(row)
+            key = self.wire.row(row, self.described)
             assert isinstance(difference, int) and difference != 0, f"difference {difference}"
             assert key not in part.changes, f"{key} twice in the step of time {time}"
             part.changes[key] = difference
@@ -364,6 +426,14 @@ class Wire:
             ok["time"],
             asked.get("snapshot", True) and ("since" not in asked or ok.get("resync", False)),
             asked.get("progress", False),
+            ok,
+        )
+
+    def row(self, row: list[Any], described: dict[str, Any]) -> Row:
+        """A row of a message, its values as Python has them; ``described`` is the reply with its columns."""
+        return tuple(
+            understood(value, column["type"], self.encoding, described.get("types"))
+            for value, column in zip(row, described["columns"], strict=True)
         )
 
     @staticmethod
@@ -389,7 +459,8 @@ class Wire:
         return self.transact({"relation": relation, "delete": [list(row) for row in rows]}, **fields)
 
     def read(self, relation: str, **fields: Any) -> Contents:
-        return Counter(tuple(row) for row in self.call("read", relation=relation, **fields)["rows"])
+        answer = self.call("read", relation=relation, **fields)
+        return Counter(self.row(row, answer) for row in answer["rows"])
 
     def subscribe(self, relation: str, **fields: Any) -> Subscription:
         return self.subscriptions[self.call("subscribe", relation=relation, **fields)["sub"]]

@@ -7,25 +7,42 @@ comes from the generator's `random.Random`, so a seed (or Hypothesis) repeats a 
 
 from __future__ import annotations
 
+import datetime
 import random
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from dataflow_serve.language import Scalar, Type
+from dataflow_serve.language import Branch, Column, Composite, Kind, Type
+from dataflow_serve.values import parse_instant, value_text
 from tests.oracle.values import Row
 
-VALUES: dict[Type, Sequence[Scalar]] = {
+PAIR = Composite("Pair", "#pair")
+PAIR.branches = (Branch(None, (Column("a", Type.NUMBER), Column("b", Type.SYMBOL))),)
+"""A record type; programs know it by its name alone."""
+
+VALUES: dict[Kind, Sequence[Any]] = {
+    PAIR: (None, (1, "a"), (1, "longer than one word"), (2, "a"), (-1, "")),
     Type.NUMBER: (-2, -1, 0, 1, 2, 3, 5),
     Type.UNSIGNED: (0, 1, 2, 3),
     Type.FLOAT: (-1.5, 0.0, 0.5, 2.0),
     Type.SYMBOL: ("", "a", "b", "ab", "7", "longer than one word", "ünïcödé"),
     Type.BOOL: (False, True),
+    Type.INSTANT: tuple(map(parse_instant, ("1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00.000001Z"))),
+    Type.UUID: (uuid.UUID(int=0), uuid.UUID(int=5), uuid.UUID(int=1 << 127)),
+    Type.BYTES: (b"", b"\x00", b"ab", b"\xff" * 9),
 }
 """Few values, so that random rows meet; sums of the floats are exact in any order."""
 
-_TYPES = [Type.NUMBER] * 5 + [Type.SYMBOL] * 2 + [Type.UNSIGNED, Type.FLOAT, Type.BOOL]
+_TYPES: list[Kind] = [
+    *[Type.NUMBER] * 6,
+    *[Type.SYMBOL] * 2,
+    *(Type.UNSIGNED, Type.FLOAT, Type.BOOL),
+    *(Type.INSTANT, Type.UUID, Type.BYTES),
+    *[PAIR] * 2,
+]
 _NUMERIC = (Type.NUMBER, Type.UNSIGNED, Type.FLOAT)
 
 Transaction = list[tuple[str, list[Row], list[Row]]]
@@ -37,7 +54,7 @@ class InputRelation:
     """An input relation of a generated program."""
 
     name: str
-    types: tuple[Type, ...]
+    types: tuple[Kind, ...]
     mode: str
     key: tuple[int, ...] = ()
 
@@ -110,9 +127,9 @@ def _transaction(
 class _Scope:
     """The variables of a body under construction, by type."""
 
-    names: dict[Type, list[str]] = field(default_factory=dict)
+    names: dict[Kind, list[str]] = field(default_factory=dict)
 
-    def all(self) -> Iterable[tuple[Type, str]]:
+    def all(self) -> Iterable[tuple[Kind, str]]:
         return [(kind, name) for kind, names in self.names.items() for name in names]
 
 
@@ -121,9 +138,9 @@ class _AggregateBody(NamedTuple):
 
     text: str
     target: str | None
-    kind: Type
+    kind: Kind
     """Of the target."""
-    own: list[tuple[Type, str]]
+    own: list[tuple[Kind, str]]
     """Its own variables."""
 
 
@@ -133,13 +150,14 @@ class _Generator:
         self.lines: list[str] = []
         self.input_relations: dict[str, InputRelation] = {}
         self.derived: list[str] = []
-        self._types: dict[str, tuple[Type, ...]] = {}
+        self._types: dict[str, tuple[Kind, ...]] = {}
         self._complete: list[str] = []
         self._count = 0
 
     # Declarations
 
     def inputs(self) -> None:
+        self.lines.append(f".type {PAIR} = {PAIR.branches[0]}")
         for place in range(self.rng.randint(2, 3)):
             types = self._some_types(1 if place else 2, 3)
             mode = self.rng.choice(["set"] * 4 + ["raw", "upsert"])
@@ -180,11 +198,11 @@ class _Generator:
                     self.lines.append(f".output {name}")
             self._complete += layer
 
-    def _closing(self, types: tuple[Type, ...]) -> str:
+    def _closing(self, types: tuple[Kind, ...]) -> str:
         """What stands behind a declaration, mostly nothing."""
         if len(types) == 2 and types[0] is types[1] and self.rng.random() < 0.5:
             return " eqrel"
-        if len(types) > 1 and self.rng.random() < 0.1:
+        if len(types) > 1 and PAIR not in types and self.rng.random() < 0.1:
             return self.rng.choice([" choice-domain c1", " choice-domain (c0)"])
         return ""
 
@@ -195,7 +213,12 @@ class _Generator:
         for name in layer:
             declared = next(line for line in self.lines if line.startswith(f".decl {name}("))
             width = len(self._types[name])
-            if width and not declared.endswith(" eqrel") and "choice-domain" not in declared:
+            if (
+                width
+                and PAIR not in self._types[name]
+                and not declared.endswith(" eqrel")
+                and "choice-domain" not in declared
+            ):
                 place = self.rng.randrange(width)
                 others = [f"x{column}" if self.rng.random() < 0.8 else "_" for column in range(width)]
                 sides = [
@@ -206,11 +229,11 @@ class _Generator:
                 self.lines.append(f"{name}({sides[0]}) <= {name}({sides[1]}) :- a {sign} b.")
         return False
 
-    def _some_types(self, least: int, most: int) -> tuple[Type, ...]:
+    def _some_types(self, least: int, most: int) -> tuple[Kind, ...]:
         return tuple(self.rng.choice(_TYPES) for _ in range(self.rng.randint(least, most)))
 
-    def _declare(self, name: str, types: tuple[Type, ...], qualifier: str) -> None:
-        columns = ", ".join(f"c{place}: {kind.value}" for place, kind in enumerate(types))
+    def _declare(self, name: str, types: tuple[Kind, ...], qualifier: str) -> None:
+        columns = ", ".join(f"c{place}: {kind}" for place, kind in enumerate(types))
         self.lines.append(f".decl {name}({columns}){qualifier}")
         self._types[name] = types
 
@@ -257,7 +280,7 @@ class _Generator:
     def _atom(self, relation: str, scope: _Scope, fresh: float = 0.5, terms: bool = True) -> str:
         """An atom; its arguments are variables of ``scope`` or new ones of it, constants, terms or ``_``."""
         args: list[str] = []
-        new: list[tuple[Type, str]] = []
+        new: list[tuple[Kind, str]] = []
         for kind in self._types[relation]:
             chance = self.rng.random()
             known = scope.names.get(kind, [])
@@ -269,6 +292,8 @@ class _Generator:
                 args.append(self._term(kind, scope))
             elif known and self.rng.random() >= fresh:
                 args.append(self.rng.choice(known))
+            elif kind is PAIR and terms and self.rng.random() < 0.5:
+                args.append(self._pattern(scope, new))
             else:
                 name = self._name()
                 new.append((kind, name))
@@ -276,6 +301,24 @@ class _Generator:
         for kind, name in new:
             scope.names.setdefault(kind, []).append(name)
         return f"{relation}({', '.join(args)})"
+
+    def _pattern(self, scope: _Scope, new: list[tuple[Kind, str]]) -> str:
+        """A record that an atom takes apart, with variables of ``scope``, new ones, constants or ``_``."""
+        args: list[str] = []
+        for column in PAIR.branches[0].fields:
+            known = scope.names.get(column.type)
+            chance = self.rng.random()
+            if chance < 0.2:
+                args.append("_")
+            elif chance < 0.3:
+                args.append(self._constant(column.type))
+            elif known and chance < 0.6:
+                args.append(self.rng.choice(known))
+            else:
+                name = self._name()
+                new.append((column.type, name))
+                args.append(name)
+        return f"[{', '.join(args)}]"
 
     def _disjunction(self, scope: _Scope) -> str:
         """Two alternatives that bind the same new variable, or none."""
@@ -298,7 +341,7 @@ class _Generator:
             sides[1] += f", {self._comparison(scope)}"
         return f"({' ; '.join(sides)})"
 
-    def _local_argument(self, kind: Type, scope: _Scope) -> str:
+    def _local_argument(self, kind: Kind, scope: _Scope) -> str:
         known = scope.names.get(kind)
         chance = self.rng.random()
         if known and chance < 0.4:
@@ -317,6 +360,9 @@ class _Generator:
             # Defines a variable by a term.
             kind = self.rng.choice([known for known, _ in scope.all()] or [Type.NUMBER])
             term = self._term(kind, scope)
+            if term == "nil":
+                # Alone it doesn't say of which type it is.
+                term = '[1, "a"]'
             name = self._name()
             scope.names.setdefault(kind, []).append(name)
             sides = [name, term]
@@ -334,7 +380,7 @@ class _Generator:
 
     def _comparison(self, scope: _Scope) -> str:
         kind = self.rng.choice([known for known, _ in scope.all()] or [Type.NUMBER])
-        operator = self.rng.choice(["=", "!=", "<", "<=", ">", ">="])
+        operator = self.rng.choice(["=", "!="] if kind is PAIR else ["=", "!=", "<", "<=", ">", ">="])
         known = scope.names.get(kind)
         # A literal on both sides would be a number whatever was meant.
         left = self.rng.choice(known) if known else self._constant(Type.SYMBOL)
@@ -402,7 +448,7 @@ class _Generator:
             if self.rng.random() < 0.15 and len(parts) == 1 and not bounded:
                 body = f"{body} ; {self._atom_of_locals(own)}"
             return _AggregateBody(body, None, Type.NUMBER, [])
-        able = own if func in ("min", "max") else numeric
+        able = [each for each in own if each[0] is not PAIR] if func in ("min", "max") else numeric
         if able:
             kind, name = self.rng.choice(able)
             plain = kind not in _NUMERIC or self.rng.random() < 0.7
@@ -411,7 +457,7 @@ class _Generator:
         # Nothing to take it of: a constant for each row.
         return _AggregateBody(", ".join(parts), "2", Type.NUMBER, own)
 
-    def _atom_of_locals(self, own: list[tuple[Type, str]]) -> str:
+    def _atom_of_locals(self, own: list[tuple[Kind, str]]) -> str:
         relation = self.rng.choice(self._complete)
         args: list[str] = []
         for kind in self._types[relation]:
@@ -428,7 +474,7 @@ class _Generator:
         name = self.rng.choice(known)
         return f"({name} + {self.rng.randint(1, 3)}) % 7" if bounded else self._term(Type.NUMBER, scope)
 
-    def _term(self, kind: Type, scope: _Scope) -> str:
+    def _term(self, kind: Kind, scope: _Scope) -> str:
         known = scope.names.get(kind)
         if not known or self.rng.random() < 0.25:
             return self._constant(kind)
@@ -439,11 +485,15 @@ class _Generator:
             return self.rng.choice(
                 [f'cat({name}, "a")', f'{name} + "a"', f"substr({name}, 0, 1)", f"cat({name}, {name})", name]
             )
-        if kind is Type.BOOL:
+        if kind is Type.INSTANT:
+            return self.rng.choice([f"{name} + 2", f"{name} - 1", f"to_instant(to_string({name}))"])
+        if kind is PAIR:
+            return f"[{', '.join(self._term(column.type, scope) for column in PAIR.branches[0].fields)}]"
+        if kind in (Type.BOOL, Type.UUID, Type.BYTES):
             return name
         return self._arithmetic(kind, name, self.rng.choice(known))
 
-    def _arithmetic(self, kind: Type, name: str, other: str | None = None) -> str:
+    def _arithmetic(self, kind: Kind, name: str, other: str | None = None) -> str:
         other = other if other and self.rng.random() < 0.5 else self._constant(kind)
         operators = ["+", "-", "*"]
         if kind is not Type.FLOAT:
@@ -456,13 +506,19 @@ class _Generator:
             return f"to_number(to_string({name}))"
         return term
 
-    def _constant(self, kind: Type) -> str:
+    def _constant(self, kind: Kind) -> str:
         value = self.rng.choice(VALUES[kind])
         match value:
             case bool():
                 return str(value).lower()
             case str():
                 return f'"{value}"'
+            case datetime.datetime() | uuid.UUID() | bytes():
+                return f'to_{kind}("{value_text(value)}")'
+            case None:
+                return "nil"
+            case (first, second):
+                return f'[{first}, "{second}"]'
             case int() if kind is Type.UNSIGNED:
                 return f"{value}u"
             case int() if value < 0:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dataflow_serve.language import Scalar, Type
+from dataflow_serve.language import Composite, Kind, Scalar, Type, composites_from_json
 from tests.oracle.values import Failed, Row, aggregate, apply, floating, values_of_range
 
 Bag = Counter[Row]
@@ -39,7 +39,8 @@ class _Interpreter:
             self._base.append(rows if relation["input"] == "raw" else Counter(dict.fromkeys(rows, 1)))
         self._contents = [Counter(rows) for rows in self._base]
         self._values: dict[int, Bag] = {}
-        self._types: list[list[Type]] = []
+        self._composites = composites_from_json(plan["types"])
+        self._types: list[list[Kind]] = []
         for node in plan["nodes"]:
             self._types.append(self._types_of(node))
 
@@ -59,24 +60,27 @@ class _Interpreter:
         names = [relation["name"] for relation in self._plan["relations"]]
         return dict(zip(names, self._contents, strict=True))
 
-    def _types_of(self, node: Json) -> list[Type]:
+    def _kind(self, name: str) -> Kind:
+        return self._composites.get(name) or Type(name)
+
+    def _types_of(self, node: Json) -> list[Kind]:
         """The types of a node's columns, from those of the nodes before it."""
         inputs = [self._types[source] for source in _sources(node)]
         match node["op"]:
             case "get":
                 ((kind, place),) = node["relation"].items()
                 if kind == "import":
-                    return [Type(name) for name in self._plan["imports"][place]["types"]]
-                return [Type(column["type"]) for column in self._plan["relations"][place]["columns"]]
+                    return [self._kind(name) for name in self._plan["imports"][place]["types"]]
+                return [self._kind(column["type"]) for column in self._plan["relations"][place]["columns"]]
             case "rows":
-                return [Type(name) for name in node["types"]]
+                return [self._kind(name) for name in node["types"]]
             case "map" | "join":
                 columns = [kind for types in inputs for kind in types]
-                assert all(_expr_type(expr, columns) is Type.BOOL for expr in node["filter"])
-                return [_expr_type(expr, columns) for expr in node["project"]]
+                assert all(self._expr_type(expr, columns) is Type.BOOL for expr in node["filter"])
+                return [self._expr_type(expr, columns) for expr in node["project"]]
             case "range":
                 bounds = [node[name] for name in ("start", "stop", "step") if node[name] is not None]
-                kinds = {_expr_type(bound, inputs[0]) for bound in bounds}
+                kinds = {self._expr_type(bound, inputs[0]) for bound in bounds}
                 assert kinds == {Type(node["over"])}, node
                 return [*inputs[0], *kinds]
             case "reduce":
@@ -85,6 +89,41 @@ class _Interpreter:
             case _:
                 assert node["op"] == "antijoin" or all(types == inputs[0] for types in inputs)
                 return inputs[0]
+
+    def _expr_type(self, expr: Json, columns: list[Kind]) -> Kind:
+        if "col" in expr:
+            return columns[expr["col"]]
+        if "const" in expr:
+            return Type(next(iter(expr["const"])))
+        call = expr["call"]
+        func, over = call["func"], self._kind(call["over"])
+        args = [self._expr_type(arg, columns) for arg in call["args"]]
+        if isinstance(over, Composite) and func not in ("eq", "ne"):
+            return self._record_type(func, over, call["args"], args)
+        mixed = func in ("substr", "instant_add", "instant_sub")
+        assert args[0] == over and (mixed or all(arg == over for arg in args)), call
+        if func in ("eq", "ne", "lt", "le", "gt", "ge", "match", "contains"):
+            return Type.BOOL
+        if func in ("strlen", "instant_diff"):
+            return Type.NUMBER
+        return Type(func.removeprefix("to_")) if func.startswith("to_") else over
+
+    @staticmethod
+    def _record_type(func: str, over: Composite, args: list[Json], types: list[Kind]) -> Kind:
+        numbers = [arg["const"]["unsigned"] for arg in args if "const" in arg and "unsigned" in arg["const"]]
+        match func:
+            case "nil":
+                assert not args and over.record is not None
+                return over
+            case "pack":
+                assert types[1:] == [field.type for field in over.branches[numbers[0]].fields], args
+                return over
+            case "is":
+                assert types[0] == over and len(over.branches) > numbers[0]
+                return Type.BOOL
+            case _:
+                assert func == "unpack" and types[0] == over
+                return over.branches[numbers[0]].fields[numbers[1]].type
 
     def _node(self, place: int) -> Bag:
         if place not in self._values:
@@ -106,15 +145,15 @@ class _Interpreter:
     def _map(self, node: Json) -> Bag:
         out: Bag = Counter()
         for row, copies in self._node(node["input"]).items():
-            _emit(node, row, copies, out)
+            self._emit(node, row, copies, out)
         return out
 
     def _range(self, node: Json) -> Bag:
         out: Bag = Counter()
         for row, copies in self._node(node["input"]).items():
             try:
-                start, stop = (_evaluate(node[name], row) for name in ("start", "stop"))
-                step = None if node["step"] is None else _evaluate(node["step"], row)
+                start, stop = (self._evaluate(node[name], row) for name in ("start", "stop"))
+                step = None if node["step"] is None else self._evaluate(node["step"], row)
                 values = values_of_range(Type(node["over"]), start, stop, step)
             except Failed:
                 continue
@@ -129,7 +168,7 @@ class _Interpreter:
             by_key.setdefault(_key(row, node["right_key"]), []).append((row, copies))
         for row, copies in self._node(node["left"]).items():
             for other, others in by_key.get(_key(row, node["left_key"]), ()):
-                _emit(node, row + other, copies * others, out)
+                self._emit(node, row + other, copies * others, out)
         return out
 
     def _antijoin(self, node: Json) -> Bag:
@@ -161,6 +200,23 @@ class _Interpreter:
             out[(*key, *results)] += 1
         return out
 
+    def _emit(self, node: Json, row: Row, copies: int, out: Bag) -> None:
+        try:
+            if all(self._evaluate(expr, row) for expr in node["filter"]):
+                out[tuple(self._evaluate(expr, row) for expr in node["project"])] += copies
+        except Failed:
+            return
+
+    def _evaluate(self, expr: Json, row: Row) -> Scalar:
+        if "col" in expr:
+            value: Scalar = row[expr["col"]]
+            return value
+        if "const" in expr:
+            return _constant(expr["const"])
+        call = expr["call"]
+        args = [self._evaluate(arg, row) for arg in call["args"]]
+        return apply(call["func"], self._kind(call["over"]), args)
+
 
 def _sources(node: Json) -> list[int]:
     inputs: list[int] = node.get("inputs", [])
@@ -171,41 +227,7 @@ def _key(row: Row, columns: list[int]) -> Row:
     return tuple(row[column] for column in columns)
 
 
-def _emit(node: Json, row: Row, copies: int, out: Bag) -> None:
-    try:
-        if all(_evaluate(expr, row) for expr in node["filter"]):
-            out[tuple(_evaluate(expr, row) for expr in node["project"])] += copies
-    except Failed:
-        return
-
-
-def _evaluate(expr: Json, row: Row) -> Scalar:
-    if "col" in expr:
-        value: Scalar = row[expr["col"]]
-        return value
-    if "const" in expr:
-        return _constant(expr["const"])
-    call = expr["call"]
-    return apply(call["func"], Type(call["over"]), [_evaluate(arg, row) for arg in call["args"]])
-
-
-def _expr_type(expr: Json, columns: list[Type]) -> Type:
-    if "col" in expr:
-        return columns[expr["col"]]
-    if "const" in expr:
-        return Type(next(iter(expr["const"])))
-    call = expr["call"]
-    func = call["func"]
-    args = [_expr_type(arg, columns) for arg in call["args"]]
-    assert args[0] is Type(call["over"]) and (func == "substr" or len(set(args)) == 1), call
-    if func in ("eq", "ne", "lt", "le", "gt", "ge", "match", "contains"):
-        return Type.BOOL
-    if func == "strlen":
-        return Type.NUMBER
-    return Type(func.removeprefix("to_")) if func.startswith("to_") else Type(call["over"])
-
-
-def _aggregate_type(asked: Json, columns: list[Type]) -> Type:
+def _aggregate_type(asked: Json, columns: list[Kind]) -> Kind:
     if asked["func"] in ("count", "mean"):
         return Type.NUMBER if asked["func"] == "count" else Type.FLOAT
     return columns[asked["column"]]

@@ -6,12 +6,16 @@ rows can be members of sets. A function that fails raises `Failed`, which drops 
 
 from __future__ import annotations
 
+import base64
+import datetime
 import math
 import re
+import uuid
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
-from dataflow_serve.language import Scalar, Type
+from dataflow_serve.language import Composite, Kind, Scalar, Type
+from dataflow_serve.values import Branch
 
 NAN = float("nan")
 """The only NaN there is."""
@@ -51,17 +55,21 @@ def equal(left: Scalar, right: Scalar) -> bool:
     return order(left) == order(right)
 
 
-def apply(func: str, over: Type, args: Sequence[Scalar]) -> Scalar:
+def apply(func: str, over: Kind, args: Sequence[Scalar]) -> Scalar:
     """A function of the plan.
 
     Raises:
         Failed: it has no value there.
     """
+    if isinstance(over, Composite) and func not in ("eq", "ne"):
+        return _record(func, over, args)
     if func in _COMPARISONS:
         left, right = (order(arg) for arg in args)
         return _COMPARISONS[func](left, right)
     if func in ("min", "max"):
         return (min if func == "min" else max)(args, key=order)
+    if over is Type.INSTANT and func.startswith("instant_"):
+        return _instant(func, args)
     if func in ("and", "or", "not"):
         return {"and": all(args), "or": any(args), "not": not args[0]}[func]
     if func.startswith("to_"):
@@ -74,6 +82,48 @@ def apply(func: str, over: Type, args: Sequence[Scalar]) -> Scalar:
     return cut(_integer(func, over, *(int(arg) for arg in args)))
 
 
+def _record(func: str, over: Composite, args: Sequence[Scalar]) -> Scalar:
+    """What functions of records and algebraic types give: tuples, None for nil, branches."""
+    match func, args:
+        case "nil", []:
+            return None
+        case "pack", [int(branch), *fields]:
+            made: Scalar = tuple(fields)
+            name = over.branches[branch].name
+            made = made if name is None else Branch(name, tuple(fields))
+            if _extent(made)[0] > 1 << 20 or _extent(made)[1] > 100:
+                raise Failed
+            return made
+        case "is", [value, int(branch)]:
+            name = over.branches[branch].name
+            return value is not None if name is None else isinstance(value, Branch) and value.name == name
+        case "unpack", [value, int(branch), int(field)]:
+            if not _record("is", over, (value, branch)):
+                raise Failed
+            fields_of = value.values if isinstance(value, Branch) else value
+            assert isinstance(fields_of, tuple)
+            found: Scalar = fields_of[field]
+            return found
+        case _:
+            raise AssertionError(func)
+
+
+def _extent(value: Scalar) -> tuple[int, int]:
+    """Bytes and depth, as the engine counts them."""
+    match value:
+        case str():
+            return (len(value.encode()) if len(value.encode()) > 7 else 0), 0
+        case bytes():
+            return (len(value) if len(value) > 7 else 0), 0
+        case uuid.UUID():
+            return 16, 0
+        case tuple() | Branch():
+            inner = [_extent(each) for each in (value.values if isinstance(value, Branch) else value)]
+            return 16 + sum(8 + size for size, _ in inner), 1 + max((depth for _, depth in inner), default=0)
+        case _:
+            return 0, 0
+
+
 _COMPARISONS: dict[str, Callable[[tuple[bool, Scalar], tuple[bool, Scalar]], bool]] = {
     "eq": lambda left, right: left == right,
     "ne": lambda left, right: left != right,
@@ -84,7 +134,7 @@ _COMPARISONS: dict[str, Callable[[tuple[bool, Scalar], tuple[bool, Scalar]], boo
 }
 
 
-def _integer(func: str, over: Type, a: int, b: int = 0) -> int:
+def _integer(func: str, over: Kind, a: int, b: int = 0) -> int:
     if func in ("div", "mod"):
         if b == 0:
             raise Failed
@@ -141,6 +191,35 @@ def _float(func: str, a: float, b: float = 0.0) -> float:
             raise AssertionError(func)
 
 
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def micros(moment: Scalar) -> int:
+    """Microseconds since 1970."""
+    assert isinstance(moment, datetime.datetime)
+    return (moment - EPOCH) // datetime.timedelta(microseconds=1)
+
+
+def instant(count: int) -> datetime.datetime:
+    """The instant of so many microseconds since 1970.
+
+    Raises:
+        Failed: it is outside of the years 1 to 9999.
+    """
+    try:
+        return EPOCH + datetime.timedelta(microseconds=count)
+    except OverflowError:
+        raise Failed from None
+
+
+def _instant(func: str, args: Sequence[Scalar]) -> Scalar:
+    if func == "instant_diff":
+        return micros(args[0]) - micros(args[1])
+    other = args[1]
+    assert isinstance(other, int)
+    return instant(micros(args[0]) + (other if func == "instant_add" else -other))
+
+
 def _text(func: str, args: Sequence[Scalar]) -> Scalar:
     match func, args:
         case "cat", texts:
@@ -171,12 +250,16 @@ def _text(func: str, args: Sequence[Scalar]) -> Scalar:
             raise AssertionError(func)
 
 
-def _convert(func: str, over: Type, value: Scalar) -> Scalar:
+def _convert(func: str, over: Kind, value: Scalar) -> Scalar:
     if func == "to_symbol":
         return _shown(over, value)
+    if func in ("to_instant", "to_uuid", "to_bytes"):
+        return _read(func, over, value)
     if over is Type.SYMBOL:
         return _parsed(func, str(value).strip())
-    assert not isinstance(value, str)
+    if over is Type.INSTANT:
+        value = micros(value)
+    assert isinstance(value, int | float)
     if func == "to_float":
         return floating(float(value))
     if over is Type.FLOAT:
@@ -185,6 +268,33 @@ def _convert(func: str, over: Type, value: Scalar) -> Scalar:
             raise Failed
         return math.trunc(value)
     return number(int(value)) if func == "to_number" else unsigned(int(value))
+
+
+def _read(func: str, over: Kind, value: Scalar) -> Scalar:
+    """A conversion to a type whose values are written as texts."""
+    match func, value:
+        case "to_instant", int():
+            return instant(value)
+        case "to_bytes", uuid.UUID():
+            return value.bytes
+        case _, str():
+            pass
+        case _:
+            return value
+    try:
+        match func:
+            case "to_instant":
+                if not re.fullmatch(r"[^ ]*T[^ ]*?(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", value):
+                    raise Failed
+                return datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)
+            case "to_uuid":
+                if len(value) != 36:
+                    raise Failed
+                return uuid.UUID(value)
+            case _:
+                return base64.b64decode(value, validate=True)
+    except (ValueError, OverflowError):
+        raise Failed from None
 
 
 def _parsed(func: str, text: str) -> Scalar:
@@ -201,9 +311,13 @@ def _parsed(func: str, text: str) -> Scalar:
     return value
 
 
-def _shown(over: Type, value: Scalar) -> str:
+def _shown(over: Kind, value: Scalar) -> str:
     if over is Type.BOOL:
         return "true" if value else "false"
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if over is not Type.FLOAT:
         return str(value)
     assert isinstance(value, float)
@@ -234,7 +348,7 @@ def values_of_range(over: Type, start: Scalar, stop: Scalar, step: Scalar | None
     return found
 
 
-def aggregate(func: str, kind: Type, values: Sequence[Scalar]) -> Scalar:
+def aggregate(func: str, kind: Kind, values: Sequence[Scalar]) -> Scalar:
     """An aggregate of the values of a column, copies included, or of the rows for ``count``.
 
     Raises:

@@ -52,7 +52,12 @@ def asks(ticket: int, program: str, name: str | None = None) -> Any:
 def grown(version: int, plan: dict[str, Any], first: int) -> Any:
     """The event that every process gets once `plan` is registered."""
     relations = [{"id": first + index, **relation} for index, relation in enumerate(plan["relations"])]
-    module = {"name": plan["name"], "digest": plan["digest"], "relations": relations}
+    module = {
+        "name": plan["name"],
+        "digest": plan["digest"],
+        "types": plan["types"],
+        "relations": relations,
+    }
     return SimpleNamespace(version=version, module=json.dumps(module))
 
 
@@ -62,6 +67,15 @@ async def test_programs_are_planned_against_what_was_registered(queries: Queries
     assert queries.catalog["edge"].mode == "upsert(x)"
     await queries.register(asks(2, USES))
     assert [each["relation"] for each in paper.plans[2]["imports"]] == [7]
+
+
+async def test_types_of_what_was_registered_are_known(queries: Queries, paper: Paper) -> None:
+    await queries.register(asks(1, ".type P = [x: number, p: P] .decl r(p: P) .input r", "types"))
+    queries.registered(grown(1, paper.plans[1], first=7))
+    (column,) = queries.catalog["r"].columns
+    assert str(column) == "p: P"
+    await queries.register(asks(2, ".decl s(x: number) s(x) :- r([_, [x, nil]])."))
+    assert paper.plans[2]["imports"][0]["types"] == [each["id"] for each in paper.plans[1]["types"]]
 
 
 async def test_what_has_left_the_catalog_is_unknown(queries: Queries, paper: Paper) -> None:

@@ -1,6 +1,9 @@
 """Loading: rows from files and objects fit their columns, or the error names where they don't."""
 
+import datetime
+import re
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_serve.client import LoadProgress
-from dataflow_serve.client._load import Batch, FileSource, batches, open_source
+from dataflow_serve.client._load import BATCH_CHARACTERS, Batch, FileSource, batches, open_source
 from dataflow_serve.errors import IncorrectError, LocalProtocolError
-from dataflow_serve.protocol import Column
+from dataflow_serve.protocol import Column, TypeInfo
+from dataflow_serve.values import Branch, value_text
 
 PERSON = (Column("name", "symbol"), Column("age", "number"))
 ALL = tuple(Column(kind[0], kind) for kind in ("symbol", "number", "unsigned", "float", "bool"))
@@ -73,8 +77,103 @@ def test_empty_lines_are_the_empty_symbol_where_that_is_all_there_is(file: Path)
     file.write_text("a\n\nb\n")
     for quoted in (True, False):
         assert rows_of(file, (Column("x", "symbol"),), quoted=quoted) == [("a",), ("",), ("b",)]
+    file.write_text("YQ==\n\n")
+    for quoted in (True, False):
+        assert rows_of(file, (Column("x", "bytes"),), quoted=quoted) == [(b"a",), (b"",)]
     file.write_text("1\n\n2\n")
     assert rows_of(file, PERSON[1:], quoted=False) == [(1,), (2,)]
+
+
+MOMENT = datetime.datetime(2026, 11, 23, 21, 0, 0, 500000, datetime.UTC)
+ID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
+STAMPED = (Column("at", "instant"), Column("id", "uuid"), Column("data", "bytes"))
+
+
+def test_instants_uuids_and_bytes_are_read_from_text(file: Path) -> None:
+    file.write_text(f"2026-11-23T22:00:00.5+01:00,{ID},/wA=\n2026-11-23T21:00:00.5Z,{str(ID).upper()},\n")
+    assert rows_of(file, STAMPED) == [(MOMENT, ID, b"\xff\x00"), (MOMENT, ID, b"")]
+    for text, message in [
+        (f"2026-11-23,{ID},", "column 'at': '2026-11-23' is not an instant with its offset"),
+        (f"2026-11-23T21:00:00.1234567Z,{ID},", "column 'at': .* is not an instant"),
+        ("2026-11-23T21:00:00Z,0011,", "column 'id': '0011' is not a uuid"),
+        (f"2026-11-23T21:00:00Z,{ID},a", r"column 'data': 'a' is not bytes \(in text: base64\)"),
+    ]:
+        file.write_text(text + "\n")
+        with pytest.raises(IncorrectError, match=message):
+            rows_of(file, STAMPED)
+
+
+def test_instants_uuids_and_bytes_are_taken_from_objects() -> None:
+    other = MOMENT.astimezone(datetime.timezone(datetime.timedelta(hours=-5)))
+    rows = [(other, ID, bytearray(b"a")), ("2026-11-23T21:00:00.5Z", str(ID), b"a"), (MOMENT, ID.bytes, b"a")]
+    found = list(open_source(rows, STAMPED, header=None, delimiter=","))
+    assert found == [(MOMENT, ID, b"a")] * 3
+    assert all(row[0].tzinfo is datetime.UTC for row in found)
+    for row, message in [
+        ((MOMENT.replace(tzinfo=None), ID, b""), "column 'at' has datetime.*which is not an instant"),
+        ((MOMENT, 5, b""), "column 'id' has 5, which is not a uuid"),
+        ((MOMENT, ID, "YQ=="), "column 'data' has 'YQ==', which is not bytes"),
+    ]:
+        with pytest.raises(IncorrectError, match=message):
+            list(open_source([row], STAMPED, header=None, delimiter=","))
+
+
+TYPES = {
+    "List": TypeInfo(record=(Column("head", "symbol"), Column("tail", "List"))),
+    "Tree": TypeInfo(
+        branches={
+            "Leaf": (Column("x", "number"), Column("at", "instant")),
+            "Node": (Column("left", "Tree"), Column("right", "Tree")),
+            "Empty": (),
+        }
+    ),
+}
+NESTED = (Column("list", "List", TYPES), Column("tree", "Tree", TYPES))
+
+
+def test_records_are_read_as_souffle_writes_them(file: Path) -> None:
+    leaf = Branch("Leaf", (-1, MOMENT))
+    file.write_text(
+        "nil\t$Empty\n"
+        "[a, nil]\t$Empty()\n"
+        '[ a b , ["a, \\"b\\" ]", nil]]\t$Node( $Leaf(-1, 2026-11-23T21:00:00.5Z), $Empty )\n'
+    )
+    rows = rows_of(file, NESTED, delimiter="\t", quoted=False, header=False)
+    assert rows == [
+        (None, Branch("Empty")),
+        (("a", None), Branch("Empty")),
+        (("a b", ('a, "b" ]', None)), Branch("Node", (leaf, Branch("Empty")))),
+    ]
+    for row in rows:
+        file.write_text("\t".join(map(value_text, row)) + "\n")
+        assert rows_of(file, NESTED, delimiter="\t", quoted=False, header=False) == [row]
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("[a]\t$Empty", "'list': '[a]' is not a List"),
+        ("[a, nil, nil]\t$Empty", "'list': '[a, nil, nil]' is not a List"),
+        ("[a, nil\t$Empty", "'list': '[a, nil' is not a List"),
+        ("[a, nil]]\t$Empty", "'list': '[a, nil]]' is not a List"),
+        ("nil\tnil", "'tree': 'nil' is not a Tree"),
+        ("nil\t$Twig", r"'tree': '$Twig' is not a Tree"),
+        ("nil\t$Leaf(1)", r"'tree': '$Leaf(1)' is not a Tree"),
+        ("nil\t$Leaf(x, 2026-11-23T21:00:00Z)", "is not a Tree"),
+        ("[" * 200 + "\t$Empty", "is not a List"),
+        ("[a, " * 150 + "nil" + "]" * 150 + "\t$Empty", "is not a List"),
+    ],
+)
+def test_a_bad_record_names_its_column(file: Path, text: str, column: str) -> None:
+    file.write_text(text + "\n")
+    with pytest.raises(IncorrectError, match=re.escape(column)):
+        rows_of(file, NESTED, delimiter="\t", quoted=False, header=False)
+
+
+def test_records_of_objects_are_taken_as_they_are_and_read_from_text() -> None:
+    rows = [(("a", None), Branch("Empty")), ("[a, nil]", "$Empty")]
+    found = list(open_source(rows, NESTED, header=None, delimiter=","))
+    assert found == [rows[0], rows[0]]
 
 
 def test_the_row_without_columns(file: Path) -> None:
@@ -190,6 +289,14 @@ def test_batches_hold_every_row_once(count: int, size: int) -> None:
     assert [batch.last for batch in cut] == [False] * (len(cut) - 1) + [True]
     assert all(len(batch.rows) == size for batch in cut[:-1])
     assert cut[-1].progress.rows == count
+
+
+def test_batches_of_long_records_are_smaller() -> None:
+    row = (("x" * 1000, Branch("Leaf", ("y" * 1000,))),)
+    source = open_source([row] * 3000, (Column("r", "R", {}),), header=None, delimiter=",")
+    sizes = [len(batch.rows) for batch in batches(source, 10_000)]
+    assert sum(sizes) == 3000
+    assert max(sizes) * 2000 <= BATCH_CHARACTERS
 
 
 def test_an_empty_source_is_one_empty_batch() -> None:

@@ -1,12 +1,17 @@
 """Tables: what a notebook shows, and data frames with the columns' types."""
 
+import datetime
 import sys
+import uuid
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from dataflow_serve.client._tables import html_table, text_table, to_arrow, to_pandas, to_polars
+from dataflow_serve.client._load import open_source
+from dataflow_serve.client._tables import html_table, in_order, text_table, to_arrow, to_pandas, to_polars
 from dataflow_serve.errors import LocalProtocolError
-from dataflow_serve.protocol import Column, Rows
+from dataflow_serve.protocol import Column, Rows, TypeInfo
 
 COLUMNS = (Column("name", "symbol"), Column("age", "number"), Column("here", "bool"))
 ROWS = Rows(COLUMNS, [("ann", 7, True), ("bob <b>", -8, False)], 12)
@@ -71,6 +76,46 @@ def test_arrow_tables_have_the_columns_types() -> None:
             ("age", "int64"),
             ("here", "bool"),
         ]
+
+
+STAMPED = Rows(
+    (Column("at", "instant"), Column("id", "uuid"), Column("data", "bytes")),
+    [(datetime.datetime(2026, 11, 23, 21, tzinfo=datetime.UTC), uuid.UUID(int=10), b"\xff")],
+    12,
+)
+
+
+def test_instants_uuids_and_bytes_are_shown_as_in_json() -> None:
+    assert text_table("r", STAMPED).splitlines()[2] == (
+        "2026-11-23T21:00:00.000000Z  00000000-0000-0000-0000-00000000000a  /w=="
+    )
+
+
+def test_frames_have_types_for_instants_and_bytes_and_text_for_uuids() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = to_pandas(STAMPED)
+    assert str(frame["at"].dtype) == "datetime64[us, UTC]"
+    assert frame["at"][0] == pandas.Timestamp("2026-11-23T21:00:00Z")
+    assert (frame["id"][0], frame["data"][0]) == ("00000000-0000-0000-0000-00000000000a", b"\xff")
+    source = open_source(frame, STAMPED.columns, header=None, delimiter=",")
+    assert list(source) == STAMPED.rows
+
+
+def test_records_are_shown_and_put_in_order_like_other_values() -> None:
+    types = {"P": TypeInfo(record=(Column("x", "number"), Column("s", "symbol")))}
+    columns = (Column("p", "P", types),)
+    rows = [((2, "a"),), ((1, "b, c"),), (None,), ((1, "a"),)]
+    assert in_order(columns, rows) == [(None,), ((1, "a"),), ((1, "b, c"),), ((2, "a"),)]
+    shown = text_table("r", Rows(columns, rows[1:3], 1)).splitlines()
+    assert shown[2:] == ['[1, "b, c"]', "nil"]
+
+
+@pytest.mark.parametrize(("library", "convert"), [("polars", to_polars), ("pyarrow", to_arrow)])
+def test_tables_of_other_libraries_come_back_as_they_were(
+    library: str, convert: Callable[[Rows], Any]
+) -> None:
+    pytest.importorskip(library)
+    assert list(open_source(convert(STAMPED), STAMPED.columns, header=None, delimiter=",")) == STAMPED.rows
 
 
 @pytest.mark.parametrize("convert", [to_pandas, to_polars, to_arrow])

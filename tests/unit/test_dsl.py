@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import uuid
+
 import pytest
 
 import dataflow_serve as ds
@@ -33,6 +36,24 @@ def same(program: Program, text: str) -> None:
 def rule_of(*body: Condition, value: object = n) -> Program:
     out = ds.rel("out", a=str, n=int)
     return ds.program(edge.input(), size.input(), ds.rule(out(x, value), *body))
+
+
+def test_values_that_have_no_literal_are_read_from_their_text() -> None:
+    seen = ds.rel("seen", at=datetime.datetime, by=uuid.UUID, what=bytes)
+    moment = datetime.datetime(2026, 11, 23, 22, tzinfo=datetime.timezone(datetime.timedelta(hours=1)))
+    same(
+        ds.program(seen.input(), ds.rule(ds.rel("out", n=int)(1), seen(moment, uuid.UUID(int=10), b"hi"))),
+        """
+        .decl seen(at: instant, by: uuid, what: bytes)
+        .input seen
+        .decl out(n: number)
+        .output out
+        out(1) :- seen(to_instant("2026-11-23T21:00:00.000000Z"),
+            to_uuid("00000000-0000-0000-0000-00000000000a"), to_bytes("aGk=")).
+        """,
+    )
+    with pytest.raises(ValueError, match="has no time zone"):
+        term(moment.replace(tzinfo=None))
 
 
 def test_a_recursion() -> None:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dataflow_serve.errors import ConflictError
 from dataflow_serve.language import Catalog, Type
 from dataflow_serve.planner import compile_program
+from dataflow_serve.values import Branch
 from tests.oracle import (
     apply_transaction,
     evaluate,
@@ -271,3 +273,84 @@ def test_aggregates_on_values() -> None:
     for func in ("min", "max", "mean"):
         with pytest.raises(Failed):
             aggregate(func, Type.NUMBER, [])
+
+
+RECORDS = """
+.type Pair = [x: number, y: symbol]
+.type List = [head: number, tail: List]
+.type Tree = Leaf { x: number } | Node { left: Tree, right: Tree } | Empty {}
+.decl n(x: number)
+.input n
+.decl pairs(p: Pair)
+.input pairs
+.decl trees(t: Tree)
+.input trees
+.decl r(x: number)
+.decl p(x: Pair)
+.decl l(x: List)
+.decl t(x: Tree)
+"""
+LEAF, TWO, EMPTY = Branch("Leaf", (1,)), Branch("Leaf", (2,)), Branch("Empty")
+NODE = Branch("Node", (LEAF, EMPTY))
+RECORD_INPUTS: dict[str, list[Row]] = {
+    "n": [(1,), (2,)],
+    "pairs": [((1, "a"),), ((1, "a text of some length"),), ((2, "b"),), (None,)],
+    "trees": [(NODE,), (LEAF,)],
+}
+
+
+@pytest.mark.parametrize(
+    ("rules", "relation", "rows"),
+    [
+        ("r(x) :- pairs([x, _]).", "r", {(1,), (2,)}),
+        ('r(x) :- pairs([x, "b"]).', "r", {(2,)}),
+        ("r(x) :- pairs(p), p = [x, y], strlen(y) > 1.", "r", {(1,)}),
+        ("r(x) :- n(x), pairs([x + 1, _]).", "r", {(1,)}),
+        ("r(1) :- pairs(nil).", "r", {(1,)}),
+        ("r(1) :- pairs(p), p = nil.", "r", {(1,)}),
+        ('r(x) :- n(x), !pairs([x, "b"]).', "r", {(1,)}),
+        ('p([x, "new"]) :- n(x).', "p", {((1, "new"),), ((2, "new"),)}),
+        ('p([3, "c"]). p(nil).', "p", {((3, "c"),), (None,)}),
+        ('p(q) :- pairs(q), q != nil, q != [2, "b"].', "p", {((1, "a"),), ((1, "a text of some length"),)}),
+        ("p(q) :- pairs([x, y]), q = [x + 1, y], pairs(q).", "p", set()),
+        ("l(nil). l([x, t]) :- n(x), l(t), t = nil.", "l", {(None,), ((1, None),), ((2, None),)}),
+        (
+            "l([1, [2, nil]]). l(t) :- l([_, t]).",
+            "l",
+            {((1, (2, None)),), ((2, None),), (None,)},
+        ),
+        ("r(x) :- l([_, [x, _]]). l([1, [2, nil]]).", "r", {(2,)}),
+        (
+            "t(x) :- trees(x). t(x), t(y) :- t($Node(x, y)).",
+            "t",
+            {(Branch("Node", (LEAF, EMPTY)),), (LEAF,), (EMPTY,)},
+        ),
+        ("r(x) :- trees($Node($Leaf(x), $Empty)).", "r", {(1,)}),
+        (
+            "t($Node(x, $Leaf(n))) :- trees(x), x = $Leaf(_), n(n), n > 1.",
+            "t",
+            {(Branch("Node", (LEAF, Branch("Leaf", (2,)))),)},
+        ),
+        ("r(c) :- c = count : { pairs([_, _]) }.", "r", {(3,)}),
+        ("r(c) :- n(x), c = count : { pairs([x, _]) }.", "r", {(2,), (1,)}),
+        ("r(m) :- m = max x : { pairs([x, y]), strlen(y) < 2 }.", "r", {(2,)}),
+        ('r(x) :- pairs([x, y]), [x, y] = [1, z], z = "a".', "r", {(1,)}),
+        ('r(x) :- n(x), v = [x, "b"], w = [x, "b"], v = w, pairs(v).', "r", {(2,)}),
+    ],
+)
+def test_records_and_branches(rules: str, relation: str, rows: set[Row]) -> None:
+    assert set(both(RECORDS + rules, RECORD_INPUTS)[relation]) == rows
+
+
+def test_a_program_may_repeat_the_types_of_another_or_leave_them_out() -> None:
+    first = ".type P = [x: number] .decl r(p: P) .input r"
+    rows = {"r": [((1,),), ((2,),)]}
+    for second in [
+        ".decl s(x: number) s(x) :- r([x]).",
+        ".type P = [x: number] .decl r(p: P) .decl s(x: number) .decl q(p: P) "
+        "q([1]). s(x) :- r([x]), q([x]).",
+    ]:
+        found = evaluate_texts([first, second], rows)["s"]
+        assert set(found) == ({(1,), (2,)} if "q" not in second else {(1,)})
+    with pytest.raises(ConflictError, match="declared otherwise"):
+        evaluate_texts([first, ".type P = [y: number] .decl r(p: P)"], rows)

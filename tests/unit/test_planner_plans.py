@@ -341,6 +341,7 @@ def test_the_document_of_a_whole_program() -> None:
             },
             {"name": "empty", "columns": [], "input": None, "output": False},
         ],
+        "types": [],
         "nodes": [
             {"op": "rows", "types": ["number", "bool"], "rows": [[{"number": 1}, {"bool": True}]]},
             {"op": "get", "relation": {"local": 1}},

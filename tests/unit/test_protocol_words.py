@@ -45,6 +45,7 @@ from dataflow_serve.protocol import (
     Transacted,
     Tunables,
     Tune,
+    TypeInfo,
     Unregister,
     Unregistered,
     Unsubscribe,
@@ -55,6 +56,7 @@ from dataflow_serve.protocol import (
     encode_request,
     row_reader,
 )
+from dataflow_serve.values import Branch
 
 both = pytest.mark.parametrize("encoding", list(Encoding))
 COLUMNS = (Column("x", "symbol"), Column("n", "number"))
@@ -270,3 +272,36 @@ def test_any_changes_come_back(changes: list[tuple[tuple[Any, ...], int]], encod
     if encoding is Encoding.JSON:
         assert b"\n" not in spelled
         assert msgspec.json.decode(spelled)["sub"] == 4
+
+
+TYPES = {
+    "Pair": TypeInfo(record=(Column("at", "instant"), Column("next", "Pair"))),
+    "Tree": TypeInfo(branches={"Leaf": (Column("id", "uuid"), Column("x", "float")), "Empty": ()}),
+}
+
+
+@both
+def test_records_and_branches_come_back_as_they_went(encoding: Encoding) -> None:
+    columns = (Column("p", "Pair"), Column("t", "Tree"))
+    moment = datetime.datetime(2026, 11, 23, 21, tzinfo=datetime.UTC)
+    rows: list[Any] = [
+        ((moment, (moment, None)), Branch("Leaf", (NUMBER, 0.5))),
+        (None, Branch("Empty")),
+    ]
+    spelled = encode_message((1, Rows(columns, rows, 10, TYPES)), encoding)
+    message = decode_message(spelled, encoding)
+    assert isinstance(message, Reply)
+    body = message.decode(Read("r"))
+    assert isinstance(body, Rows)
+    assert body.rows == rows
+    assert len({*body.rows}) == 2, "rows can be members of sets"
+    assert body.types == TYPES
+    assert body.columns[0].types == TYPES
+
+
+def test_a_row_of_no_such_branch_is_the_servers_mistake() -> None:
+    read = row_reader([Column("t", "Tree", TYPES)], Encoding.JSON)
+    assert read is not None
+    for value in ({"$Twig": []}, {"$Leaf": [1]}, [], None, {}):
+        with pytest.raises(RemoteProtocolError, match="does not fit its columns"):
+            read((value,))

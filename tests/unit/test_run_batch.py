@@ -1,7 +1,9 @@
 """Batch runs: directives name files, rows are written as Soufflé writes them, errors name their place."""
 
+import datetime
 import io
 import math
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,13 @@ def test_values_are_written_as_souffle_writes_them() -> None:
     assert written(columns, rows) == (
         'a "b"\t-1\t18446744073709551615\t0.10000000000000001\ttrue\n\t0\t0\t1\tfalse\n\t0\t0\t-inf\tfalse\n'
     )
+
+
+def test_instants_uuids_and_bytes_are_written_as_in_json() -> None:
+    columns = (Column("at", "instant"), Column("id", "uuid"), Column("data", "bytes"))
+    row = (datetime.datetime(1, 2, 3, 4, 5, 6, 7, datetime.UTC), uuid.UUID(int=10), b"\xff\x00")
+    expected = "0001-02-03T04:05:06.000007Z\t00000000-0000-0000-0000-00000000000a\t/wA=\n"
+    assert written(columns, [row]) == expected
 
 
 def test_quotes_and_headers_stand_where_they_are_wanted() -> None:

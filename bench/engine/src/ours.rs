@@ -49,7 +49,7 @@ fn plan(work: &str) -> Plan {
     };
     let relation = |name: &str, width: usize, input: Option<InputMode>| Relation {
         name: name.into(),
-        columns: (0..width).map(|at| Column { name: format!("c{at}"), ty: Type::Number }).collect(),
+        columns: (0..width).map(|at| Column::new(format!("c{at}"), Type::Number)).collect(),
         input,
         output: true,
     };

@@ -2,24 +2,28 @@
 
 A value that doesn't fit is found here, where file, line and column are still known. Numbers in text are
 decimal, or hexadecimal and binary with their prefixes; truth values are ``true`` and ``false`` (or ``1`` and
-``0``).
+``0``). Instants are written as RFC 3339 has it, uuids with hyphens, bytes in base64.
 """
 
 from __future__ import annotations
 
 import csv
+import datetime
 import importlib
 import io
 import itertools
 import operator
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from dataflow_serve.client._records import defined_reader
 from dataflow_serve.errors import IncorrectError, LocalProtocolError
 from dataflow_serve.protocol import Column, Row
+from dataflow_serve.values import Branch, instant_value, parse_bytes, parse_instant, parse_uuid
 
 __all__ = [
     "BATCH_ROWS",
@@ -111,13 +115,30 @@ def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 
 def _halved(rows: list[Row]) -> Iterator[list[Row]]:
     """The rows in as few equal parts as keep each within the bound on characters."""
-    characters = sum([len(value) for row in rows for value in row if isinstance(value, str | bytes)])
+    characters = sum([_length(value) for row in rows for value in row if isinstance(value, _LONG)])
     if characters <= BATCH_CHARACTERS or len(rows) == 1:
         yield rows
     else:
         middle = len(rows) // 2
         yield from _halved(rows[:middle])
         yield from _halved(rows[middle:])
+
+
+_LONG = (str, bytes, tuple, Branch)
+"""What a value may be that takes more than a few bytes of a message."""
+
+
+def _length(value: Any) -> int:
+    """About how many characters a value takes."""
+    match value:
+        case str() | bytes():
+            return len(value)
+        case Branch(values=values):
+            return 8 + sum(map(_length, values))
+        case tuple():
+            return 8 + sum(map(_length, value))
+        case _:
+            return 8
 
 
 def open_source(
@@ -186,8 +207,8 @@ def _order(names: Sequence[Any], columns: Sequence[Column]) -> list[int]:
 class FileSource:
     """Rows of a text file with one row a line (of a quoted field, lines).
 
-    Empty lines mean nothing, except in a relation with a single symbol: there they are the empty symbol. The
-    only row of a relation without columns is written ``()``.
+    Empty lines mean nothing, except in a relation whose only column is a symbol or bytes: there they are the
+    empty one. The only row of a relation without columns is written ``()``.
     """
 
     def __init__(
@@ -218,6 +239,7 @@ class FileSource:
         self._quoted = quoted
         self._header = header
         self._skip_lines = skip_lines
+        self._blank_counts = len(columns) == 1 and columns[0].type in ("symbol", "bytes")
         self._file: io.BufferedReader | None = None
         self._size = 0
 
@@ -254,17 +276,16 @@ class FileSource:
         line = 1
         try:
             for fields in reader:
-                if fields or (len(self._columns) == 1 and self._columns[0].type == "symbol"):
+                if fields or self._blank_counts:
                     yield line, fields or [""]
                 line = reader.line_num + 1
         except csv.Error as error:
             raise IncorrectError(f"{self._path}, line {line}: {error}") from error
 
     def _plain_fields(self, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        blank_counts = len(self._columns) == 1 and self._columns[0].type == "symbol"
         for number, line in enumerate(text, 1):
             content = line.removesuffix("\n").removesuffix("\r")
-            if content or blank_counts:
+            if content or self._blank_counts:
                 yield number, content.split(self._delimiter)
 
     def _rows(self, lines: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
@@ -279,7 +300,7 @@ class FileSource:
         if not self._columns:
             yield from self._nullary(lines)
             return
-        converters = [_FROM_TEXT.get(column.type, _unreadable) for column in self._columns]
+        converters = [_from_text(column) for column in self._columns]
         arity = len(converters)
         for line, fields in lines:
             if len(fields) != arity:
@@ -300,13 +321,9 @@ class FileSource:
     def _misfit(self, line: int, fields: Sequence[str]) -> IncorrectError:
         for column, text in zip(self._columns, fields, strict=True):
             try:
-                _FROM_TEXT.get(column.type, _unreadable)(text)
+                _from_text(column)(text)
             except ValueError:
-                what = (
-                    f"{text!r} is not {_A[column.type]}"
-                    if column.type in _A
-                    else f"no {column.type} in files"
-                )
+                what = f"{text!r} is not {_A.get(column.type, f'a {column.type}')}"
                 return IncorrectError(f"{self._path}, line {line}, column {column.name!r}: {what}")
         raise AssertionError("every value fits")
 
@@ -331,6 +348,9 @@ _A = {
     "float": "a float",
     "bool": "true or false",
     "symbol": "a symbol",
+    "instant": "an instant with its offset, as in 2026-11-23T21:00:00Z, no finer than microseconds",
+    "uuid": "a uuid",
+    "bytes": "bytes (in text: base64)",
 }
 
 
@@ -378,8 +398,11 @@ def _symbol(text: str) -> str:
     return text
 
 
-def _unreadable(text: str) -> Any:
-    raise ValueError(text)
+def _from_text(column: Column) -> Callable[[str], Any]:
+    """What reads a column's values from text."""
+    if column.types is not None:
+        return defined_reader(column, _FROM_TEXT)
+    return _FROM_TEXT[column.type]
 
 
 _FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
@@ -388,6 +411,9 @@ _FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
     "float": _float,
     "bool": _bool,
     "symbol": _symbol,
+    "instant": parse_instant,
+    "uuid": parse_uuid,
+    "bytes": parse_bytes,
 }
 
 
@@ -398,9 +424,9 @@ def value_from_text(column: Column, text: str) -> Any:
         IncorrectError: it doesn't fit.
     """
     try:
-        return _FROM_TEXT.get(column.type, _unreadable)(text)
+        return _from_text(column)(text)
     except ValueError:
-        what = _A.get(column.type, f"a {column.type}, which text can't give")
+        what = _A.get(column.type, f"a {column.type}")
         raise IncorrectError(f"column {column.name!r}: {text!r} is not {what}") from None
 
 
@@ -423,7 +449,7 @@ class _Objects:
 
     def __iter__(self) -> Iterator[Row]:
         """Check each row against the columns."""
-        converters = [_FROM_OBJECT.get(column.type, _as_it_is) for column in self._columns]
+        converters = [_from_object(column) for column in self._columns]
         for row in self._rows:
             try:
                 if isinstance(row, str):
@@ -439,9 +465,10 @@ class _Objects:
             return f"expected a tuple of {len(self._columns)}"
         for column, value in zip(self._columns, values, strict=True):
             try:
-                _FROM_OBJECT.get(column.type, _as_it_is)(value)
+                _from_object(column)(value)
             except (TypeError, ValueError, OverflowError):
-                return f"column {column.name!r} has {value!r}, which is not {_A[column.type]}"
+                what = _A.get(column.type, f"a {column.type}")
+                return f"column {column.name!r} has {value!r}, which is not {what}"
         return "it does not fit"
 
 
@@ -479,8 +506,39 @@ def _bool_object(value: Any) -> bool:
     raise ValueError(value)
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
+def _instant_object(value: Any) -> datetime.datetime:
+    if isinstance(value, str):
+        return parse_instant(value)
+    if not isinstance(value, datetime.datetime):
+        raise ValueError(value)
+    return instant_value(value)
+
+
+def _uuid_object(value: Any) -> uuid.UUID:
+    match value:
+        case uuid.UUID():
+            return value
+        case str():
+            return parse_uuid(value)
+        case bytes():
+            return uuid.UUID(bytes=value)
+        case _:
+            raise ValueError(value)
+
+
+def _bytes_object(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise ValueError(value)
+    return bytes(value)
+
+
+def _from_object(column: Column) -> Callable[[Any], Any]:
+    """What checks and converts a column's values."""
+    if column.types is None:
+        return _FROM_OBJECT[column.type]
+    read = _from_text(column)
+    # The server checks what is in a record that isn't text.
+    return lambda value: read(value) if isinstance(value, str) else value
 
 
 _FROM_OBJECT: Mapping[str, Callable[[Any], Any]] = {
@@ -489,4 +547,7 @@ _FROM_OBJECT: Mapping[str, Callable[[Any], Any]] = {
     "float": _float_object,
     "symbol": _symbol_object,
     "bool": _bool_object,
+    "instant": _instant_object,
+    "uuid": _uuid_object,
+    "bytes": _bytes_object,
 }

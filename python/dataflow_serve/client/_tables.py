@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import html
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dataflow_serve.errors import LocalProtocolError
 from dataflow_serve.protocol import Column, Row, Rows
+from dataflow_serve.values import value_order, value_text
 
 __all__ = ["SHOWN_ROWS", "html_table", "in_order", "text_table", "to_arrow", "to_pandas", "to_polars"]
 
@@ -20,9 +21,33 @@ SHOWN_ROWS = 10
 
 WIDEST_CELL = 40
 
-_NUMPY = {"number": "int64", "unsigned": "uint64", "float": "float64", "bool": "bool"}
-_POLARS = {"number": "Int64", "unsigned": "UInt64", "float": "Float64", "symbol": "String", "bool": "Boolean"}
-_ARROW = {"number": "int64", "unsigned": "uint64", "float": "float64", "symbol": "string", "bool": "bool_"}
+_NUMPY = {
+    "number": "int64",
+    "unsigned": "uint64",
+    "float": "float64",
+    "bool": "bool",
+    "instant": "datetime64[us, UTC]",
+}
+_POLARS: dict[str, Callable[[Any], Any]] = {
+    "number": lambda polars: polars.Int64,
+    "unsigned": lambda polars: polars.UInt64,
+    "float": lambda polars: polars.Float64,
+    "symbol": lambda polars: polars.String,
+    "bool": lambda polars: polars.Boolean,
+    "instant": lambda polars: polars.Datetime("us", "UTC"),
+    "uuid": lambda polars: polars.String,
+    "bytes": lambda polars: polars.Binary,
+}
+_ARROW: dict[str, Callable[[Any], Any]] = {
+    "number": lambda arrow: arrow.int64(),
+    "unsigned": lambda arrow: arrow.uint64(),
+    "float": lambda arrow: arrow.float64(),
+    "symbol": lambda arrow: arrow.string(),
+    "bool": lambda arrow: arrow.bool_(),
+    "instant": lambda arrow: arrow.timestamp("us", "UTC"),
+    "uuid": lambda arrow: arrow.string(),
+    "bytes": lambda arrow: arrow.binary(),
+}
 
 
 def to_pandas(rows: Rows) -> Any:
@@ -50,10 +75,10 @@ def to_polars(rows: Rows) -> Any:
     """
     library = _import("polars")
     schema = {
-        column.name: getattr(library, _POLARS[column.type]) if column.type in _POLARS else None
+        column.name: _POLARS[column.type](library) if column.type in _POLARS else None
         for column in rows.columns
     }
-    frame = library.DataFrame(rows.rows, schema=schema, orient="row")
+    frame = library.DataFrame(list(zip(*_transposed(rows), strict=True)), schema=schema, orient="row")
     return frame
 
 
@@ -65,7 +90,7 @@ def to_arrow(rows: Rows) -> Any:
     """
     library = _import("pyarrow")
     arrays = [
-        library.array(values, type=getattr(library, _ARROW[column.type])() if column.type in _ARROW else None)
+        library.array(values, type=_ARROW[column.type](library) if column.type in _ARROW else None)
         for column, values in zip(rows.columns, _transposed(rows), strict=True)
     ]
     table = library.table(arrays, names=[column.name for column in rows.columns])
@@ -73,9 +98,13 @@ def to_arrow(rows: Rows) -> Any:
 
 
 def _transposed(rows: Rows) -> list[list[Any]]:
+    """The columns; uuids and records as text, since tables have no type for them."""
     if not rows.rows:
         return [[] for _ in rows.columns]
-    return [list(values) for values in zip(*rows.rows, strict=True)]
+    return [
+        list(map(value_text, values)) if column.type == "uuid" or column.types is not None else list(values)
+        for column, values in zip(rows.columns, zip(*rows.rows, strict=True), strict=True)
+    ]
 
 
 def _import(library: str) -> Any:
@@ -87,9 +116,9 @@ def _import(library: str) -> Any:
 
 def in_order(columns: Sequence[Column], rows: Iterable[Row]) -> list[Row]:
     """Rows sorted by their values; what isn't a number comes after all floats."""
-    if not any(column.type == "float" for column in columns):
+    if not any(column.type == "float" or column.types is not None for column in columns):
         return sorted(rows)
-    return sorted(rows, key=lambda row: tuple((value != value, value) for value in row))
+    return sorted(rows, key=lambda row: tuple(map(value_order, row)))
 
 
 def text_table(name: str, rows: Rows) -> str:
@@ -134,5 +163,5 @@ def _columns(columns: Sequence[Column]) -> str:
 
 
 def _cell(value: Any) -> str:
-    text = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    text = value_text(value)
     return text if len(text) <= WIDEST_CELL else text[: WIDEST_CELL - 1] + "…"

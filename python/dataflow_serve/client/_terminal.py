@@ -22,6 +22,7 @@ from dataflow_serve.client._tables import in_order
 from dataflow_serve.client._view import Step, View
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.protocol import Column, Row, Rows, Value
+from dataflow_serve.values import value_text
 
 __all__ = ["FORMATS", "print_plan", "print_rows", "print_status", "restriction", "watch_lines", "watch_table"]
 
@@ -104,7 +105,7 @@ def _line(row: Row) -> str:
 
 
 def _spelled(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return value_text(value)
 
 
 # --- following ----------------------------------------------------------------------------------------------

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import uuid
 from dataclasses import dataclass, replace
 
 from dataflow_serve.dsl._terms import NAME, Condition, term, wildcard
 
 __all__ = ["Atom", "Body", "Relation", "rel"]
 
-_TYPES: dict[object, str] = {str: "symbol", int: "number", float: "float", bool: "bool"}
+_TYPES: dict[object, str] = {
+    str: "symbol",
+    int: "number",
+    float: "float",
+    bool: "bool",
+    datetime.datetime: "instant",
+    uuid.UUID: "uuid",
+    bytes: "bytes",
+}
 
 
 class Atom(Condition):

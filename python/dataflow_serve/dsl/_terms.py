@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
+import uuid
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from dataflow_serve.values import instant_text, instant_value, value_text
 
 if TYPE_CHECKING:
     from dataflow_serve.dsl._atoms import Body
@@ -204,10 +208,11 @@ def vars(names: str) -> list[Var]:
 
 
 def term(value: object) -> Term:
-    """A term for a Python value: bool, int, float or str; a term is itself.
+    """A term for a Python value: bool, int, float, str, datetime, UUID or bytes; a term is itself.
 
     Raises:
         TypeError: the language has no such value.
+        ValueError: a datetime without a time zone.
     """
     match value:
         case Term():
@@ -222,6 +227,12 @@ def term(value: object) -> Term:
             return Term(f'to_float("{value}")')
         case str():
             return Term(f'"{value.translate(_ESCAPES)}"')
+        case datetime.datetime():
+            return Term(f'to_instant("{instant_text(instant_value(value))}")')
+        case uuid.UUID():
+            return Term(f'to_uuid("{value}")')
+        case bytes():
+            return Term(f'to_bytes("{value_text(value)}")')
     raise TypeError(f"{value!r} ({type(value).__name__}) is no value of a rule")
 
 

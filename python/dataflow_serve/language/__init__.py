@@ -8,21 +8,27 @@ registered. The planner and everything else that gives programs a meaning start 
 from dataflow_serve.language._catalog import Catalog, CatalogRelation
 from dataflow_serve.language._check import check, digest_of
 from dataflow_serve.language._components import expand
+from dataflow_serve.language._composites import composites_from_json, composites_json
 from dataflow_serve.language._cursor import did_you_mean
 from dataflow_serve.language._parser import parse
-from dataflow_serve.language._types import Column, Scalar, Type
+from dataflow_serve.language._types import Branch, Column, Composite, Kind, Scalar, Type
 from dataflow_serve.language.ast import Program
 from dataflow_serve.language.checked import CheckedProgram
 
 __all__ = [
+    "Branch",
     "Catalog",
     "CatalogRelation",
     "CheckedProgram",
     "Column",
+    "Composite",
+    "Kind",
     "Program",
     "Scalar",
     "Type",
     "check",
+    "composites_from_json",
+    "composites_json",
     "did_you_mean",
     "digest_of",
     "expand",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
@@ -16,9 +17,10 @@ from dataflow_serve.language._grounding import check_grounded
 from dataflow_serve.language._inference import Inference
 from dataflow_serve.language._inline import inline
 from dataflow_serve.language._lowering import Lowering, constant
+from dataflow_serve.language._patterns import Flattening
 from dataflow_serve.language._scopes import alternatives, resolve
 from dataflow_serve.language._strata import stratify
-from dataflow_serve.language._types import Column, Scalar
+from dataflow_serve.language._types import Column, Composite, Scalar
 from dataflow_serve.language.checked import AtomLiteral, CheckedProgram, Head, Rule, Subsumption
 
 __all__ = ["check", "digest_of"]
@@ -90,11 +92,15 @@ def _check_clause(
         heads = list(clause.heads)
     for head in heads:
         _check_head(head, clause.body is None, where)
-    for literals in alternatives(clause.body):
+    flattening = Flattening()
+    heads = [replace(head, args=tuple(map(flattening.term, head.args))) for head in heads]
+    flat = None if clause.body is None else flattening.body(clause.body)
+    for literals in alternatives(flat):
         new_heads, resolved = resolve(heads, literals)
         inference = Inference(names, where)
         inference.heads(new_heads, columns)
         inference.literals(resolved)
+        inference.settle()
         check_grounded(new_heads, resolved, where)
         lowering = Lowering(inference, where)
         body = lowering.body(resolved)
@@ -129,10 +135,18 @@ def _check_subsumption(subsumption: ast.Subsumption, names: Names) -> Iterator[S
             f'Apply it to a relation that is derived from "{relation}".',
             *subsumption.at,
         )
-    for alternative in alternatives(subsumption.body):
-        _, resolved = resolve((), (subsumption.dominated, subsumption.dominating, *alternative))
+    if any(isinstance(column.type, Composite) for column in columns):
+        raise UnsupportedError(
+            f'subsumption in "{relation}", which has a column of a record type{where}',
+            "Records have no order, by which one of two rows that dominate one another stays.",
+            *subsumption.at,
+        )
+    whole = ast.Conjunction((subsumption.dominated, subsumption.dominating, subsumption.body))
+    for literals in alternatives(Flattening().body(whole)):
+        _, resolved = resolve((), literals)
         inference = Inference(names, where)
         inference.literals(resolved)
+        inference.settle()
         check_grounded((), resolved, where)
         body = Lowering(inference, where).body(resolved)
         # Aggregates and ranges in the two stand before them.

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from dataflow_serve.errors import ConflictError, IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._catalog import Catalog, CatalogRelation
+from dataflow_serve.language._composites import identify, reachable
 from dataflow_serve.language._cursor import Where, did_you_mean
 from dataflow_serve.language._errors import Errors
-from dataflow_serve.language._types import ALIASES, BUILT_IN, Column, Type
+from dataflow_serve.language._types import ALIASES, BUILT_IN, Branch, Column, Composite, Kind, Type
 from dataflow_serve.language.checked import Relation
 
 __all__ = ["Names", "declare", "declare_types", "signature"]
@@ -30,12 +31,12 @@ class Names:
     """The names of one program."""
 
     catalog: Catalog
-    types: dict[str, Type] = field(default_factory=dict)
+    types: dict[str, Kind] = field(default_factory=dict)
     relations: dict[str, Relation] = field(default_factory=dict)
     imports: dict[str, CatalogRelation] = field(default_factory=dict)
     """Relations of earlier programs that a clause of this one has used so far."""
 
-    def type(self, name: str, at: ast.Position) -> Type:
+    def type(self, name: str, at: ast.Position) -> Kind:
         """The base of a type's name.
 
         Raises:
@@ -48,6 +49,11 @@ class Names:
             )
             raise IncorrectError(f'no type "{name}"', hint, *at)
         return known
+
+    def composites(self) -> list[Composite]:
+        """The record types and algebraic types that this program declares, and those of relations it uses."""
+        columns = (column.type for relation in self.imports.values() for column in relation.columns)
+        return reachable((*self.types.values(), *columns))
 
     def use(self, atom: ast.Atom, where: Where) -> tuple[Column, ...]:
         """The columns of the relation that ``atom`` reads.
@@ -150,9 +156,46 @@ def declare_types(program: ast.Program, catalog: Catalog) -> Names:
                 f'type "{declaration.name}" is {what}', "Give the type another name.", *declaration.at
             )
         declared[declaration.name] = declaration
+    composites = {
+        declaration.name: Composite(declaration.name) for declaration in program.types if declaration.branches
+    }
+    names.types.update(composites)
     for declaration in program.types:
-        _resolve_type(declaration, declared, names, [])
+        if not declaration.branches:
+            _resolve_type(declaration, declared, names, [])
+    for declaration in program.types:
+        if declaration.branches:
+            composites[declaration.name].branches = _branches(declaration, names)
+    identify(composites.values())
     return names
+
+
+def _branches(declaration: ast.TypeDeclaration, names: Names) -> tuple[Branch, ...]:
+    found: list[Branch] = []
+    for branch in declaration.branches:
+        if any(branch.name == before.name for before in found):
+            raise IncorrectError(
+                f'branch "{branch.name}" of type "{declaration.name}" is declared twice',
+                "Give one of them another name.",
+                *branch.at,
+            )
+        fields: list[Column] = []
+        for each in branch.fields:
+            if any(each.name == before.name for before in fields):
+                raise IncorrectError(
+                    f'field "{each.name}" of type "{declaration.name}" is declared twice',
+                    "Give one of them another name.",
+                    *each.at,
+                )
+            fields.append(Column(each.name, names.type(each.type, each.type_at)))
+        if len(fields) > MAX_COLUMNS:
+            raise IncorrectError(
+                f'type "{declaration.name}" has {len(fields)} fields',
+                f"At most {MAX_COLUMNS} are possible; put some of them into a record of their own.",
+                *branch.at,
+            )
+        found.append(Branch(branch.name, tuple(fields)))
+    return tuple(found)
 
 
 def _resolve_type(
@@ -160,7 +203,7 @@ def _resolve_type(
     declared: dict[str, ast.TypeDeclaration],
     names: Names,
     path: list[str],
-) -> Type:
+) -> Kind:
     known = names.types.get(declaration.name)
     if known is not None:
         return known
@@ -177,16 +220,16 @@ def _resolve_type(
             "Base one of them on a built-in type.",
             *declaration.at,
         )
-    found: list[tuple[str, Type]] = []
+    found: list[tuple[str, Kind]] = []
     for base, at in declaration.bases:
         other = declared.get(base)
         kind = (
             names.type(base, at)
-            if other is None
+            if other is None or other.branches
             else _resolve_type(other, declared, names, [*path, declaration.name])
         )
         found.append((base, kind))
-        if kind is not found[0][1]:
+        if kind is not found[0][1] and kind != found[0][1]:
             raise IncorrectError(
                 f'type "{declaration.name}" unites {found[0][0]} (a {found[0][1]}) with {base} (a {kind})',
                 "All parts of a union must have the same base.",
@@ -291,7 +334,14 @@ def _choice(declaration: ast.RelationDeclaration, columns: list[Column]) -> tupl
             "Which rows they leave would depend on the order in which rows come; give it one domain.",
             *next(q.at for q in declaration.qualifiers if q.name == "choice-domain"),
         )
-    return next(iter(chosen), None)
+    choice = next(iter(chosen), None)
+    if choice is not None and any(isinstance(column.type, Composite) for column in columns):
+        raise UnsupportedError(
+            f'a choice domain of "{declaration.name}", which has a column of a record type',
+            "Records have no order, by which one of several rows stays.",
+            *next(q.at for q in declaration.qualifiers if q.name == "choice-domain"),
+        )
+    return choice
 
 
 def _is_equivalence(declaration: ast.RelationDeclaration, columns: list[Column]) -> bool:

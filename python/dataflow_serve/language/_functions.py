@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from dataflow_serve.language._types import Type
+from dataflow_serve.values import parse_bytes, parse_instant, parse_uuid
 
 __all__ = [
     "AGGREGATES",
     "COMPARISONS",
     "FUNCTORS",
+    "INSTANTS",
+    "LITERALS",
+    "NUMERIC",
     "OPERATORS",
+    "ORDERED",
     "RESERVED",
     "UNARY",
     "Function",
@@ -21,6 +27,9 @@ __all__ = [
 
 ANY = frozenset(Type)
 NUMERIC = frozenset({Type.NUMBER, Type.UNSIGNED, Type.FLOAT})
+ORDERED = NUMERIC | {Type.INSTANT}
+COUNTING = ANY - {Type.UUID, Type.BYTES}
+"""What there is a number in: as its value, or as its text."""
 SIGNED = frozenset({Type.NUMBER, Type.FLOAT})
 INTEGRAL = frozenset({Type.NUMBER, Type.UNSIGNED})
 
@@ -52,9 +61,7 @@ def _infix(plan: str, domain: frozenset[Type], *, fallible: bool = False) -> Fun
 
 
 def _conversion(plan: str, domain: frozenset[Type], result: Type) -> Function:
-    return Function(
-        plan, domain, 1, 1, result=result, fallible=plan in ("to_number", "to_unsigned", "to_float")
-    )
+    return Function(plan, domain, 1, 1, result=result, fallible=plan != "to_symbol")
 
 
 FUNCTORS: dict[str, Function] = {
@@ -66,10 +73,15 @@ FUNCTORS: dict[str, Function] = {
     "substr": Function(
         "substr", frozenset({Type.SYMBOL}), 3, 3, args=(None, Type.NUMBER, Type.NUMBER), fallible=True
     ),
-    "to_number": _conversion("to_number", ANY, Type.NUMBER),
-    "to_unsigned": _conversion("to_unsigned", ANY, Type.UNSIGNED),
-    "to_float": _conversion("to_float", ANY, Type.FLOAT),
+    "to_number": _conversion("to_number", COUNTING, Type.NUMBER),
+    "to_unsigned": _conversion("to_unsigned", COUNTING, Type.UNSIGNED),
+    "to_float": _conversion("to_float", COUNTING, Type.FLOAT),
     "to_string": _conversion("to_symbol", ANY, Type.SYMBOL),
+    "to_instant": _conversion(
+        "to_instant", frozenset({Type.NUMBER, Type.SYMBOL, Type.INSTANT}), Type.INSTANT
+    ),
+    "to_uuid": _conversion("to_uuid", frozenset({Type.SYMBOL, Type.UUID}), Type.UUID),
+    "to_bytes": _conversion("to_bytes", frozenset({Type.SYMBOL, Type.UUID, Type.BYTES}), Type.BYTES),
     "itof": _conversion("to_float", frozenset({Type.NUMBER}), Type.FLOAT),
     "itou": _conversion("to_unsigned", frozenset({Type.NUMBER}), Type.UNSIGNED),
     "utoi": _conversion("to_number", frozenset({Type.UNSIGNED}), Type.NUMBER),
@@ -94,6 +106,22 @@ _OPERATIONS: dict[str, Function] = {
         for word in ("band", "bor", "bxor", "bshl", "bshr", "bshru", "land", "lor", "lxor")
     },
 }
+
+INSTANTS: dict[str, tuple[Function, ...]] = {
+    "+": (Function("instant_add", frozenset({Type.INSTANT}), 2, 2, args=(None, Type.NUMBER), fallible=True),),
+    "-": (
+        Function("instant_sub", frozenset({Type.INSTANT}), 2, 2, args=(None, Type.NUMBER), fallible=True),
+        Function("instant_diff", frozenset({Type.INSTANT}), 2, 2, result=Type.NUMBER),
+    ),
+}
+"""What the signs mean where the first term is an instant."""
+
+LITERALS: dict[str, Callable[[str], object]] = {
+    "to_instant": parse_instant,
+    "to_uuid": parse_uuid,
+    "to_bytes": parse_bytes,
+}
+"""Functors that, applied to a quoted text, are literals of a type; and what reads the text."""
 
 COMPARISONS: dict[str, Function] = {
     **{

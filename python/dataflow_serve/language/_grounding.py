@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.language import ast
 from dataflow_serve.language._cursor import Where
+from dataflow_serve.language._patterns import TakenApart, pattern_of, taken_apart
 from dataflow_serve.language._scopes import (
     Flat,
     aggregates_in,
@@ -16,7 +18,7 @@ from dataflow_serve.language._scopes import (
     terms_of,
 )
 
-__all__ = ["check_grounded"]
+__all__ = ["check_grounded", "records_taken_apart"]
 
 
 def check_grounded(heads: Sequence[ast.Atom], literals: Sequence[Flat], where: Where) -> None:
@@ -82,11 +84,21 @@ def _hint(name: str, literals: Sequence[Flat]) -> str:
     )
 
 
-def _bound(literals: Sequence[Flat], given: set[str]) -> set[str]:
+def records_taken_apart(literals: Sequence[Flat], given: set[str]) -> set[int]:
+    """The identities of the equalities that take a record apart; the others make one.
+
+    Args:
+        literals: A resolved conjunction.
+        given: Variables bound outside of it.
+    """
+    return taken_apart(literals, lambda others: _bound(others, given))
+
+
+def _bound(literals: Sequence[object], given: set[str]) -> set[str]:
     bound = set(given)
     level: set[str] = set(given)
     for literal in literals:
-        for term in terms_of(literal):
+        for term in _terms_of(literal):
             names_in(term, level)
     equalities: list[tuple[str, set[str]]] = []
     for literal in literals:
@@ -94,10 +106,15 @@ def _bound(literals: Sequence[Flat], given: set[str]) -> set[str]:
             bound.update(arg.name for arg in literal.args if isinstance(arg, ast.Variable))
         elif isinstance(literal, ast.Compare) and literal.op == "=":
             for one, other in ((literal.left, literal.right), (literal.right, literal.left)):
-                if isinstance(one, ast.Variable):
+                if isinstance(one, ast.Variable) and not _has_wildcard(other):
                     needed: set[str] = set()
                     names_in(other, needed, inside=True)
                     equalities.append((one.name, needed & level))
+        apart = literal if isinstance(literal, TakenApart) else pattern_of(literal)
+        if apart is not None:
+            variable, record = apart
+            fields = (arg.name for arg in record.args if isinstance(arg, ast.Variable))
+            equalities.extend((name, {variable.name}) for name in fields)
     changed = True
     while changed:
         changed = False
@@ -106,6 +123,16 @@ def _bound(literals: Sequence[Flat], given: set[str]) -> set[str]:
                 bound.add(name)
                 changed = True
     return bound
+
+
+def _terms_of(literal: object) -> tuple[ast.Term, ...]:
+    if isinstance(literal, TakenApart):
+        return literal.variable, literal.record
+    return terms_of(cast(Flat, literal))
+
+
+def _has_wildcard(term: ast.Term) -> bool:
+    return isinstance(term, ast.Apply) and any(isinstance(arg, ast.Wildcard) for arg in term.args)
 
 
 def _variables(term: ast.Term) -> Iterator[ast.Variable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.language import ast
@@ -10,12 +11,15 @@ from dataflow_serve.language._cursor import Where
 from dataflow_serve.language._declarations import Names
 from dataflow_serve.language._functions import (
     COMPARISONS,
+    INSTANTS,
     NUMERIC,
+    ORDERED,
     Function,
     function_of,
 )
+from dataflow_serve.language._patterns import is_construct
 from dataflow_serve.language._scopes import Flat, alternatives, display_name
-from dataflow_serve.language._types import Column, Type
+from dataflow_serve.language._types import Branch, Column, Composite, Kind, Type
 
 __all__ = ["Inference"]
 
@@ -29,18 +33,40 @@ def _mask(kinds: frozenset[Type]) -> int:
 
 _ALL = _mask(frozenset(Type))
 _NUMERIC = _mask(NUMERIC)
+_ORDERED = _mask(ORDERED)
+_INSTANT = _BIT[Type.INSTANT]
+_ANY = -1
+"""Every type, those that programs define included."""
+_COMPOSITE = ~_ALL
 _NEGATIVE = _BIT[Type.NUMBER] | _BIT[Type.FLOAT]
-_CONVERTIBLE = _ALL & ~_BIT[Type.BOOL]
+_CONVERTIBLE = _mask(frozenset({Type.NUMBER, Type.UNSIGNED, Type.FLOAT, Type.SYMBOL}))
 _FIRST = [next((kind for kind in _TYPES if mask & _BIT[kind]), Type.NUMBER) for mask in range(_ALL + 1)]
 _MASKS: dict[frozenset[Type], int] = {}
+
+
+class _Sum(NamedTuple):
+    """A sum or difference that may be one of instants."""
+
+    term: ast.Apply
+    left: int
+    right: int
+    result: int
+
+
+class _Construct(NamedTuple):
+    """A record, a branch of an algebraic type or ``nil``, whose type its context tells."""
+
+    term: ast.Apply
+    result: int
 
 
 class Inference:
     """Types within one alternative of a clause.
 
     Each variable and each term has a slot: the set of types it can still have, and what narrowed it last,
-    for messages. Slots that must agree are united. Where several types remain in the end, the first of
-    number, unsigned, float, symbol and bool is taken.
+    for messages. Slots that must agree are united. Sums and differences whose terms may be instants wait
+    until the rest of the clause has said what it has to say. Where several types remain in the end, the first
+    of number, unsigned, float, symbol and so on is taken.
     """
 
     def __init__(self, names: Names, where: Where) -> None:
@@ -52,6 +78,11 @@ class Inference:
         self._reasons: list[str] = []
         self._variables: dict[str, int] = {}
         self._terms: dict[int, int] = {}  # by identity: the trees outlive the inference
+        self._sums: list[_Sum] = []
+        self._constructs: list[_Construct] = []
+        self._composites: list[Composite] = []
+        """Those met so far; the bit of each stands above those of the other types."""
+        self._of_instants: dict[int, Function] = {}
 
     # What the other rooms ask
 
@@ -71,12 +102,36 @@ class Inference:
                 case ast.Compare():
                     self._compare(literal)
 
-    def type_of(self, term: ast.Term) -> Type:
+    def settle(self) -> None:
+        """Decide what is open once everything has been taken in."""
+        while self._sums or self._constructs:
+            sums = [one for one in self._sums if not self._decided(one)]
+            constructs = [one for one in self._constructs if not self._known(one)]
+            if len(sums) == len(self._sums) and len(constructs) == len(self._constructs):
+                # Nothing says more about any of them.
+                if constructs:
+                    self._guess(constructs[0])
+                else:
+                    self._sum_of_numbers(sums.pop(0))
+            self._sums, self._constructs = sums, constructs
+
+    def function(self, term: ast.Apply) -> Function:
+        """What the functor of a term means over its type."""
+        return self._of_instants.get(id(term)) or function_of(term.functor)
+
+    def composite(self, term: ast.Term) -> tuple[Composite, int]:
+        """The type of a record or a branch, and which branch it is."""
+        kind = self.type_of(term)
+        assert isinstance(kind, Composite) and isinstance(term, ast.Apply)
+        name = term.functor[1:] if term.functor.startswith("$") else None
+        return kind, next(place for place, branch in enumerate(kind.branches) if branch.name == name)
+
+    def type_of(self, term: ast.Term) -> Kind:
         """The type of a variable or term taken in before."""
         slot = self._variables[term.name] if isinstance(term, ast.Variable) else self._terms[id(term)]
         return self._decide(slot)
 
-    def over(self, term: ast.Apply | ast.Compare) -> Type:
+    def over(self, term: ast.Apply | ast.Compare) -> Kind:
         """The type that a functor or comparison is taken over."""
         return self._decide(self._terms[-id(term)])
 
@@ -86,7 +141,7 @@ class Inference:
         for arg, column in zip(atom.args, columns, strict=True):
             slot = self._wildcard(arg) if isinstance(arg, ast.Wildcard) else self._term(arg)
             reason = f'by column "{column.name}" of "{atom.relation}"'
-            self._narrow(slot, _BIT[column.type], reason, arg)
+            self._narrow(slot, self._bit(column.type), reason, arg)
 
     def _compare(self, compare: ast.Compare) -> None:
         function = COMPARISONS[compare.op]
@@ -96,6 +151,8 @@ class Inference:
                     self._term(other)
                     return
         over = self._function_slot(function, compare, f'by "{compare.op}"')
+        if compare.op in ("=", "!="):
+            self._masks[over] = _ANY
         for term in (compare.left, compare.right):
             self._unite(over, self._term(term), term)
 
@@ -105,7 +162,7 @@ class Inference:
         if isinstance(term, ast.Variable):
             slot = self._variables.get(term.name)
             if slot is None:
-                slot = self._variables[term.name] = self._slot(_ALL, "nothing")
+                slot = self._variables[term.name] = self._slot(_ANY, "nothing")
             return slot
         known = self._terms.get(id(term))
         if known is not None:
@@ -132,8 +189,8 @@ class Inference:
                 kind = self._names.type(name, term.at)
                 slot = self._term(inner)
                 if not isinstance(inner, ast.Variable | ast.Aggregate | ast.Apply):
-                    self._narrow(slot, _BIT[kind], f"by the cast to {name}", inner)
-                return self._slot(_BIT[kind], f"by the cast to {name}")
+                    self._narrow(slot, self._bit(kind), f"by the cast to {name}", inner)
+                return self._slot(self._bit(kind), f"by the cast to {name}")
             case ast.Aggregate():
                 return self._aggregate(term)
             case _:
@@ -142,6 +199,8 @@ class Inference:
                 )
 
     def _apply(self, term: ast.Apply) -> int:
+        if term.functor == "nil" or is_construct(term):
+            return self._construct(term)
         function = function_of(term.functor)
         shown = "-" if term.functor == "neg" else term.functor
         count = len(term.args)
@@ -154,6 +213,12 @@ class Inference:
                 f"It takes {wanted}.",
                 *term.at,
             )
+        if term.functor in INSTANTS:
+            left, right = map(self._term, term.args)
+            if self._mask_of(left) & _INSTANT and self._mask_of(right) & (_INSTANT | _BIT[Type.NUMBER]):
+                result = self._slot(_ORDERED, f'by "{shown}"')
+                self._sums.append(_Sum(term, left, right, result))
+                return result
         over = self._function_slot(function, term, f'by "{shown}"')
         for place, arg in enumerate(term.args):
             fixed = function.args[place] if place < len(function.args) else None
@@ -162,6 +227,120 @@ class Inference:
             else:
                 self._unite(over, self._term(arg), arg)
         return over if function.result is None else self._slot(_BIT[function.result], f'by "{shown}"')
+
+    def _construct(self, term: ast.Apply) -> int:
+        for arg in term.args:
+            if isinstance(arg, ast.Wildcard):
+                self._wildcard(arg)
+            else:
+                self._term(arg)
+        result = self._slot(_COMPOSITE, "as written")
+        self._constructs.append(_Construct(term, result))
+        return result
+
+    def _known(self, one: _Construct) -> bool:
+        """Whether the type of a record is known by now; if so, its fields have theirs from now on."""
+        mask = self._mask_of(one.result)
+        if mask < 0:
+            return False
+        kind = self._composites[mask.bit_length() - 1 - len(_TYPES)]
+        branch = self._branch(one.term, kind)
+        for arg, field in zip(one.term.args, branch.fields, strict=True):
+            slot = self._terms[id(arg)] if isinstance(arg, ast.Wildcard) else self._term(arg)
+            self._narrow(slot, self._bit(field.type), f'by field "{field.name}" of {kind}', arg)
+        return True
+
+    def _branch(self, term: ast.Apply, kind: Composite) -> Branch:
+        """The branch of a type that a term is written as."""
+        declared = f"It is declared as {' | '.join(map(str, kind.branches))}."
+        if term.functor == "nil":
+            if kind.record is None:
+                raise IncorrectError(f'nil for the algebraic type "{kind}"{self._where}', declared, *term.at)
+            return Branch(None, ())
+        name = term.functor[1:] if term.functor.startswith("$") else None
+        branch = next((branch for branch in kind.branches if branch.name == name), None)
+        if branch is None:
+            what = f'branch "{name}"' if name is not None else "a record"
+            raise IncorrectError(f'{what} for the type "{kind}"{self._where}', declared, *term.at)
+        if len(branch.fields) != len(term.args):
+            raise IncorrectError(
+                f'{_fields(len(term.args))} where "{kind if name is None else name}" has '
+                f"{len(branch.fields)}{self._where}",
+                declared,
+                *term.at,
+            )
+        return branch
+
+    def _guess(self, one: _Construct) -> None:
+        """The only type of the program that a record can be of, where nothing else tells."""
+        name = one.term.functor[1:] if one.term.functor.startswith("$") else None
+        able = [
+            kind
+            for kind in self._names.composites()
+            for branch in kind.branches
+            if branch.name == name and self._can_hold(branch, one.term.args)
+        ]
+        if one.term.functor == "nil" or len(able) != 1:
+            what = f'of which type "{one.term.functor}" is' if name else "of which type the record is"
+            raise IncorrectError(
+                f"nothing says {what}{self._where}",
+                "Use it where a column has the type, or declare a type with such a branch or such fields.",
+                *one.term.at,
+            )
+        self._narrow(one.result, self._bit(able[0]), "as the only such type", one.term)
+
+    def _can_hold(self, branch: Branch, args: Sequence[ast.Term]) -> bool:
+        slots = [self._terms[id(arg)] if isinstance(arg, ast.Wildcard) else self._term(arg) for arg in args]
+        return len(slots) == len(branch.fields) and all(
+            self._mask_of(slot) & self._bit(field.type)
+            for slot, field in zip(slots, branch.fields, strict=True)
+        )
+
+    def _bit(self, kind: Kind) -> int:
+        if isinstance(kind, Type):
+            return _BIT[kind]
+        if kind not in self._composites:
+            self._composites.append(kind)
+        return 1 << (len(_TYPES) + self._composites.index(kind))
+
+    def _decided(self, one: _Sum) -> bool:
+        """Whether it is known by now what a sum or difference is of; if so, it is that from now on."""
+        left, right, result = map(self._mask_of, (one.left, one.right, one.result))
+        of_numbers = bool(left & right & result & _NUMERIC) or not left & _INSTANT
+        of_instants = [
+            function
+            for function in INSTANTS[one.term.functor]
+            if left & _INSTANT
+            and right & _second(function)
+            and result & _BIT[function.result or Type.INSTANT]
+        ]
+        if of_numbers and of_instants:
+            return False
+        if not of_instants:
+            self._sum_of_numbers(one)
+            return True
+        if len(of_instants) > 1 and not of_numbers:
+            return False
+        self._sum_of_instants(one, of_instants[0])
+        return True
+
+    def _sum_of_numbers(self, one: _Sum) -> None:
+        reason = f'by "{one.term.functor}"'
+        over = self._function_slot(function_of(one.term.functor), one.term, reason)
+        for slot, arg in (
+            (one.left, one.term.args[0]),
+            (one.right, one.term.args[1]),
+            (one.result, one.term),
+        ):
+            self._unite(over, slot, arg)
+
+    def _sum_of_instants(self, one: _Sum, function: Function) -> None:
+        reason = f'by "{one.term.functor}" of an instant'
+        self._narrow(one.left, _INSTANT, reason, one.term.args[0])
+        self._narrow(one.right, _second(function), reason, one.term.args[1])
+        self._narrow(one.result, _BIT[function.result or Type.INSTANT], reason, one.term)
+        self._terms[-id(one.term)] = one.left
+        self._of_instants[id(one.term)] = function
 
     def _function_slot(self, function: Function, term: ast.Apply | ast.Compare, reason: str) -> int:
         mask = _MASKS.get(function.domain)
@@ -177,12 +356,12 @@ class Inference:
         if term.target is None:
             return self._slot(_BIT[Type.NUMBER], f'by "{term.func}"')
         target = self._term(term.target)
-        if term.func not in ("min", "max"):
-            self._narrow(target, _NUMERIC, f'by "{term.func}"', term.target)
+        mask = _ALL if term.func in ("min", "max") else _NUMERIC
+        self._narrow(target, mask, f'by "{term.func}"', term.target)
         return target if term.func != "mean" else self._slot(_BIT[Type.FLOAT], 'by "mean"')
 
     def _wildcard(self, term: ast.Wildcard) -> int:
-        slot = self._terms[id(term)] = self._slot(_ALL, "nothing")
+        slot = self._terms[id(term)] = self._slot(_ANY, "nothing")
         return slot
 
     # Slots
@@ -192,6 +371,9 @@ class Inference:
         self._masks.append(mask)
         self._reasons.append(reason)
         return len(self._parents) - 1
+
+    def _mask_of(self, slot: int) -> int:
+        return self._masks[self._find(slot)]
 
     def _find(self, slot: int) -> int:
         parents = self._parents
@@ -223,26 +405,51 @@ class Inference:
             self._masks[over] = remaining
             self._reasons[over] = self._reasons[slot]
 
-    def _decide(self, slot: int) -> Type:
-        return _FIRST[self._masks[self._find(slot)]]
+    def _decide(self, slot: int) -> Kind:
+        mask = self._masks[self._find(slot)]
+        if mask > _ALL:
+            return self._composites[(mask & -mask).bit_length() - 1 - len(_TYPES)]
+        return _FIRST[mask & _ALL]
+
+    def _kinds(self, mask: int) -> str:
+        if mask == _COMPOSITE:
+            return "record"
+        known: list[Kind] = [*_TYPES, *self._composites]
+        kinds = [str(kind) for kind in known if mask & self._bit(kind)]
+        return kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
 
     def _clash(
         self, term: ast.Term, one: int, one_reason: str, other: int, other_reason: str
     ) -> IncorrectError:
         hint = None
-        if one & _CONVERTIBLE and other & _CONVERTIBLE:
+        if (
+            one > 0
+            and other > 0
+            and one & _CONVERTIBLE
+            and other & _CONVERTIBLE
+            and _INSTANT not in (one, other)
+        ):
             hint = "Convert one of them with to_number, to_unsigned, to_float or to_string."
         return IncorrectError(
-            f"type clash at {_shown(term)}: {_kinds(one)} {one_reason}, "
-            f"{_kinds(other)} {other_reason}{self._where}",
+            f"type clash at {_shown(term)}: {self._kinds(one)} {one_reason}, "
+            f"{self._kinds(other)} {other_reason}{self._where}",
             hint,
             *term.at,
         )
 
 
-def _kinds(mask: int) -> str:
-    kinds = [kind.value for kind in _TYPES if mask & _BIT[kind]]
-    return kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+def _second(function: Function) -> int:
+    """The type of the second term of a sum or difference of an instant."""
+    fixed = function.args[1] if function.args else None
+    return _BIT[fixed or Type.INSTANT]
+
+
+def _both_convertible(one: int, other: int) -> bool:
+    return bool(one & _CONVERTIBLE and other & _CONVERTIBLE) and _INSTANT not in (one, other)
+
+
+def _fields(count: int) -> str:
+    return "1 field" if count == 1 else f"{count or 'no'} fields"
 
 
 def _shown(term: ast.Term) -> str:
@@ -257,6 +464,10 @@ def _shown(term: ast.Term) -> str:
             return f"the literal {value}"
         case ast.TruthLiteral(value):
             return f"the literal {str(value).lower()}"
+        case ast.Apply("[]"):
+            return "the record"
+        case ast.Apply(functor) if functor == "nil" or functor.startswith("$"):
+            return f'"{functor}"'
         case ast.Apply(functor):
             return f'the result of "{"-" if functor == "neg" else functor}"'
         case ast.Aggregate(func):

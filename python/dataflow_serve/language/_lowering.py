@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._cursor import Where
-from dataflow_serve.language._functions import COMPARISONS, function_of
+from dataflow_serve.language._functions import COMPARISONS, LITERALS
+from dataflow_serve.language._grounding import records_taken_apart
 from dataflow_serve.language._inference import Inference
+from dataflow_serve.language._patterns import is_construct, pattern_of
 from dataflow_serve.language._scopes import Flat, alternatives, names_in, terms_of
-from dataflow_serve.language._types import Scalar, Type
+from dataflow_serve.language._types import Composite, Kind, Scalar, Type
 from dataflow_serve.language.checked import (
     AggregateLiteral,
     Any,
@@ -27,10 +29,16 @@ from dataflow_serve.language.checked import (
 
 __all__ = ["Lowering", "constant"]
 
+_SPELLED = {"to_instant": "an instant", "to_uuid": "a uuid", "to_bytes": "base64"}
+_SPELLING = {
+    "to_instant": "Write it as in 2026-11-23T21:00:00Z, with at most six digits of a second's fraction.",
+    "to_uuid": "Write it as in 00112233-4455-6677-8899-aabbccddeeff.",
+    "to_bytes": "Write bytes in the standard alphabet with padding, as in aGVsbG8=.",
+}
 _RANGES = {Type.NUMBER: (-(1 << 63), (1 << 63) - 1), Type.UNSIGNED: (0, (1 << 64) - 1)}
 
 
-def constant(term: ast.Term, kind: Type, where: Where) -> Scalar | None:
+def constant(term: ast.Term, kind: Kind, where: Where) -> Scalar | None:
     """The value of a literal in a place of this type; None if it isn't a literal of such a type.
 
     Raises:
@@ -40,7 +48,7 @@ def constant(term: ast.Term, kind: Type, where: Where) -> Scalar | None:
         case ast.NumberLiteral(value, unsigned):
             if kind is Type.FLOAT and not unsigned:
                 return float(value)
-            if kind not in _RANGES or (unsigned and kind is not Type.UNSIGNED):
+            if isinstance(kind, Composite) or kind not in _RANGES or (unsigned and kind is not Type.UNSIGNED):
                 return None
             least, greatest = _RANGES[kind]
             if not least <= value <= greatest:
@@ -77,6 +85,7 @@ class Lowering:
         for literal in literals:
             for term in terms_of(literal):
                 names_in(term, level)
+        apart = records_taken_apart(literals, set(visible))
         lowered: list[Literal] = []
         for literal in literals:
             match literal:
@@ -84,6 +93,8 @@ class Lowering:
                     lowered.append(self._atom(atom, False, lowered, level))
                 case ast.Negation(ast.Atom() as atom):
                     lowered.append(self._atom(atom, True, lowered, level))
+                case ast.Compare() if id(literal) in apart:
+                    self._take_apart(literal, lowered, level)
                 case ast.Compare():
                     self._compare(literal, lowered, level)
                 case ast.Constant(value, at):
@@ -95,6 +106,8 @@ class Lowering:
         match term:
             case ast.Variable(name):
                 return Var(name, self._inference.type_of(term))
+            case ast.Apply(functor, args) if functor == "nil" or is_construct(term):
+                return self._construct(term, [self.term(arg, into, level) for arg in args])
             case ast.Apply(functor, args):
                 lowered_args = [self.term(arg, into, level) for arg in args]
                 if functor == "range":
@@ -103,20 +116,51 @@ class Lowering:
             case ast.Cast(inner, name):
                 lowered = self.term(inner, into, level)
                 kind = self._inference.type_of(term)
-                if lowered.type is not kind:
+                if lowered.type is not kind and lowered.type != kind:
                     raise UnsupportedError(
                         f"a cast of a {lowered.type} to {name}{self._where}",
-                        f"Convert the value with to_{'string' if kind is Type.SYMBOL else kind.value}.",
+                        None
+                        if isinstance(kind, Composite)
+                        else f"Convert the value with to_{'string' if kind is Type.SYMBOL else kind.value}.",
                         *term.at,
                     )
                 return lowered
             case ast.Aggregate():
                 return self._aggregate(term, into, level)
+            case ast.Wildcard(at):
+                raise IncorrectError(
+                    f'"_" in a record that has to be made{self._where}',
+                    "It can stand in a record that an atom, which isn't negated, has a value for.",
+                    *at,
+                )
             case _:
                 kind = self._inference.type_of(term)
                 value = constant(term, kind, self._where)
                 assert value is not None
                 return Const(value, kind)
+
+    def _construct(self, term: ast.Term, args: list[Term]) -> Term:
+        if isinstance(term, ast.Apply) and term.functor == "nil":
+            kind = self._inference.type_of(term)
+            return Call("nil", kind, (), kind, False)
+        kind, branch = self._inference.composite(term)
+        return Call("pack", kind, (Const(branch, Type.UNSIGNED), *args), kind, True)
+
+    def _take_apart(self, compare: ast.Compare, into: list[Literal], level: set[str]) -> None:
+        """An equality of a variable that has a value with a record whose fields it gives values."""
+        pattern = pattern_of(compare)
+        assert pattern is not None
+        variable, record = pattern
+        kind, branch = self._inference.composite(record)
+        whole = self.term(variable, into, level)
+        which = Const(branch, Type.UNSIGNED)
+        into.append(Filter(Call("is", kind, (whole, which), Type.BOOL, False), compare.at))
+        for place, (arg, field) in enumerate(zip(record.args, kind.branches[branch].fields, strict=True)):
+            if isinstance(arg, ast.Wildcard):
+                continue
+            part = Call("unpack", kind, (whole, which, Const(place, Type.UNSIGNED)), field.type, False)
+            equal = Call("eq", field.type, (self.term(arg, into, level), part), Type.BOOL, False)
+            into.append(Filter(equal, compare.at))
 
     def _atom(self, atom: ast.Atom, negated: bool, into: list[Literal], level: set[str]) -> AtomLiteral:
         args: list[Argument] = [
@@ -143,8 +187,10 @@ class Lowering:
         into.append(Filter(call, compare.at))
 
     def _apply(self, term: ast.Apply, functor: str, args: list[Term]) -> Term:
-        function = function_of(functor)
+        function = self._inference.function(term)
         over = self._inference.over(term)
+        if functor in LITERALS and isinstance(term.args[0], ast.TextLiteral):
+            self._check_literal(term.args[0], function.plan, LITERALS[functor])
         kind = function.result or over
         if function.result is over and function.plan.startswith("to_"):
             return args[0]
@@ -160,6 +206,14 @@ class Lowering:
         step = bounds[2] if len(bounds) > 2 else None
         into.append(RangeLiteral(result, bounds[0], bounds[1], step, term.at))
         return result
+
+    def _check_literal(self, text: ast.TextLiteral, plan: str, read: Callable[[str], object]) -> None:
+        try:
+            read(text.value)
+        except ValueError:
+            raise IncorrectError(
+                f'the text "{text.value}" is not {_SPELLED[plan]}{self._where}', _SPELLING[plan], *text.at
+            ) from None
 
     def _aggregate(self, term: ast.Aggregate, into: list[Literal], level: set[str]) -> Var:
         inside: set[str] = set()

@@ -153,18 +153,44 @@ class _Parser(TermParser):
         if self.take("<:"):
             bases = [self.qualified_name("a type")]
         elif self.take("="):
-            if self.at("["):
-                raise UnsupportedError(f'the record type "{name.text}"', None, *name.at)
+            if self.at("[") or self.peek().kind == "{":
+                self._items.types.append(ast.TypeDeclaration(name.text, (), name.at, self._branches()))
+                return
             bases = [self.qualified_name("a type")]
-            if self.at("{"):
-                raise UnsupportedError(f'the algebraic type "{name.text}"', None, *name.at)
             while self.take("|"):
                 bases.append(self.qualified_name("a type"))
-                if self.at("{"):
-                    raise UnsupportedError(f'the algebraic type "{name.text}"', None, *name.at)
+            if self.at("{"):
+                raise IncorrectError(
+                    f'type "{name.text}" unites types and branches',
+                    f'Write "{bases[0][0]} {{}}" if that is to be a branch, too.',
+                    *self.token.at,
+                )
         else:
             bases = [("symbol", name.at)]
         self._items.types.append(ast.TypeDeclaration(name.text, tuple(bases), name.at))
+
+    def _branches(self) -> tuple[ast.BranchDeclaration, ...]:
+        """What a record type holds, or the branches of an algebraic type."""
+        at = self.token.at
+        if self.take("["):
+            return (ast.BranchDeclaration(None, self._fields("]"), at),)
+        branches: list[ast.BranchDeclaration] = []
+        while not branches or self.take("|"):
+            name = self.name("the name of a branch")
+            self.expect("{", hint=f'Write what the branch holds, as in "{name.text} {{ x: number }}".')
+            branches.append(ast.BranchDeclaration(name.text, self._fields("}"), name.at))
+        return tuple(branches)
+
+    def _fields(self, closing: str) -> tuple[ast.ColumnDeclaration, ...]:
+        fields: list[ast.ColumnDeclaration] = []
+        while not self.take(closing):
+            if fields:
+                self.expect(",", expected=f'"," or "{closing}"')
+            name = self.name("the name of a field")
+            self.expect(":", hint=f'A field is written with its type, as in "{name.text}: number".')
+            kind, kind_at = self.qualified_name("a type")
+            fields.append(ast.ColumnDeclaration(name.text, kind, name.at, kind_at))
+        return tuple(fields)
 
     def _relation(self) -> None:
         names = [self._relation_name()]

@@ -40,9 +40,13 @@ class Renaming:
         )
 
     def type_declaration(self, declaration: ast.TypeDeclaration) -> ast.TypeDeclaration:
-        """The declaration with other bases."""
+        """The declaration with other bases and types of fields."""
         bases = tuple((self._kind(name), at) for name, at in declaration.bases)
-        return replace(declaration, bases=bases)
+        branches = tuple(
+            replace(branch, fields=tuple(replace(each, type=self._kind(each.type)) for each in branch.fields))
+            for branch in declaration.branches
+        )
+        return replace(declaration, bases=bases, branches=branches)
 
     def relation_declaration(self, declaration: ast.RelationDeclaration) -> ast.RelationDeclaration:
         """The declaration with other types of columns."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from dataflow_serve.errors import UnsupportedError
 from dataflow_serve.language import ast
+from dataflow_serve.language._patterns import pattern_of
 
 __all__ = [
     "Flat",
@@ -174,6 +175,9 @@ def _bound(literals: Sequence[Flat], given: set[str], unbound: ast.Aggregate | N
                     needed: set[str] = set()
                     names_in(other, needed)
                     equalities.append((one.name, needed))
+            if (pattern := pattern_of(literal)) is not None:
+                fields = (arg.name for arg in pattern[1].args if isinstance(arg, ast.Variable))
+                equalities.extend((name, {pattern[0].name}) for name in fields)
     changed = True
     while changed:
         changed = False

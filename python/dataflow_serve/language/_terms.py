@@ -24,12 +24,7 @@ MAX_DEPTH = 128
 
 _UNARY_STRENGTH = 10
 _COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">="})
-_NO_TERM = _COMPARISONS | {",", ".", ";", ")", "{", "}", ":-", "end"}
-_LATER = {
-    "[": "a record",
-    "$": "a counter or a branch of an algebraic type",
-    "@": "a functor of the user's own",
-}
+_NO_TERM = _COMPARISONS | {",", ".", ";", ")", "]", "{", "}", ":-", "end"}
 
 
 class TermParser(Cursor):
@@ -68,16 +63,19 @@ class TermParser(Cursor):
 
     def arguments(self) -> tuple[ast.Term, ...]:
         """A list of terms in parentheses, possibly empty."""
-        self.expect("(")
+        return self._list("(", ")")
+
+    def _list(self, opening: str, closing: str) -> tuple[ast.Term, ...]:
+        self.expect(opening)
         args: list[ast.Term] = []
         depth = 0
-        if not self.at(")"):
+        if not self.at(closing):
             args.append(self.term())
             depth = self._depth
             while self.take(","):
                 args.append(self.term())
                 depth = max(depth, self._depth)
-        self.expect(")", expected='"," or ")"')
+        self.expect(closing, expected=f'"," or "{closing}"')
         self._depth = depth + 1
         return tuple(args)
 
@@ -132,10 +130,24 @@ class TermParser(Cursor):
                 term = self.term()
                 self.expect(")")
                 return term
-            case "[" | "$" | "@" as sign:
-                raise UnsupportedError(f"{_LATER[sign]} in a term{self._where()}", None, *token.at)
+            case "[":
+                return ast.Apply("[]", self._list("[", "]"), token.at)
+            case "$":
+                return self._branch(token)
+            case "@":
+                raise UnsupportedError(
+                    f"a functor of the user's own in a term{self._where()}", None, *token.at
+                )
             case _:
                 raise self.unexpected("a term")
+
+    def _branch(self, token: Token) -> ast.Term:
+        """A branch of an algebraic type; ``$`` alone is a counter, which has no meaning here."""
+        self.advance()
+        if self.token.kind != "name" or self.token.start != token.end:
+            raise UnsupportedError(f"a counter in a term{self._where()}", None, *token.at)
+        name = self.advance().text
+        return ast.Apply(f"${name}", self.arguments() if self.at("(") else (), token.at)
 
     def _named(self, token: Token) -> ast.Term:
         word = token.text
@@ -147,7 +159,10 @@ class TermParser(Cursor):
             return ast.TruthLiteral(word == "true", token.at)
         if word in AGGREGATES and not self._is_functor_call():
             return self._aggregate()
-        if word in ("autoinc", "ord", "nil", "recursive_iteration_cnt"):
+        if word == "nil":
+            self.advance()
+            return ast.Apply("nil", (), token.at)
+        if word in ("autoinc", "ord", "recursive_iteration_cnt"):
             hint = 'Texts have an order of their own, as in "x < y".' if word == "ord" else None
             raise UnsupportedError(f'"{word}" in a term{self._where()}', hint, *token.at)
         if word == "as" and self.peek().kind == "(":
@@ -320,11 +335,11 @@ class TermParser(Cursor):
         open_ones: list[int] = []
         for index, token in enumerate(self.tokens):
             match token.kind:
-                case "(" | "{":
+                case "(" | "{" | "[":
                     open_ones.append(index)
                 case "," if open_ones and self.tokens[open_ones[-1]].kind == "(":
                     self._lists.add(open_ones[-1])
-                case ")" | "}" if open_ones:
+                case ")" | "}" | "]" if open_ones:
                     self._closing[open_ones.pop()] = index
         for index in open_ones:
             self._closing[index] = len(self.tokens) - 2

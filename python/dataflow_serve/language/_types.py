@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
+import uuid
 from typing import NamedTuple
 
-__all__ = ["ALIASES", "BUILT_IN", "Column", "Scalar", "Type"]
+__all__ = ["ALIASES", "BUILT_IN", "Branch", "Column", "Composite", "Kind", "Scalar", "Type"]
 
-Scalar = int | float | str | bool
+Scalar = int | float | str | bool | datetime.datetime | uuid.UUID | bytes
 """A value of a column."""
 
 
@@ -19,17 +21,74 @@ class Type(enum.StrEnum):
     FLOAT = "float"
     SYMBOL = "symbol"
     BOOL = "bool"
+    INSTANT = "instant"
+    UUID = "uuid"
+    BYTES = "bytes"
+
+
+class Composite:
+    """A record type, or an algebraic one; equal to those of the same definition."""
+
+    __slots__ = ("branches", "id", "name")
+
+    def __init__(self, name: str, identity: str = "") -> None:
+        """A type whose branches, and id if it isn't known, are still to be set: they may contain it."""
+        self.name = name
+        self.id = identity
+        self.branches: tuple[Branch, ...] = ()
+
+    @property
+    def value(self) -> str:
+        """What plans call it."""
+        return self.id
+
+    @property
+    def record(self) -> Branch | None:
+        """What a record holds, if it is a record type."""
+        return self.branches[0] if self.branches and self.branches[0].name is None else None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are defined alike."""
+        return isinstance(other, Composite) and (self is other or (self.id == other.id and self.id != ""))
+
+    def __hash__(self) -> int:
+        """By definition; types that aren't identified yet have no place in a table."""
+        return hash(self.id)
+
+    def __str__(self) -> str:
+        """Its name in programs."""
+        return self.name
+
+    def __repr__(self) -> str:
+        """Its name, and the definition it stands for."""
+        return f"Composite({self.name}{self.id})"
+
+
+Kind = Type | Composite
+"""The type of a column, a variable or a term."""
 
 
 class Column(NamedTuple):
-    """A named, typed column of a relation."""
+    """A named, typed column of a relation, or field of a record."""
 
     name: str
-    type: Type
+    type: Kind
 
     def __str__(self) -> str:
         """As in a declaration."""
-        return f"{self.name}: {self.type.value}"
+        return f"{self.name}: {self.type}"
+
+
+class Branch(NamedTuple):
+    """A way to make a value of an algebraic type; that of a record has no name."""
+
+    name: str | None
+    fields: tuple[Column, ...]
+
+    def __str__(self) -> str:
+        """As in a declaration."""
+        fields = ", ".join(map(str, self.fields))
+        return f"[{fields}]" if self.name is None else f"{self.name} {{ {fields} }}".replace("{  }", "{}")
 
 
 BUILT_IN: dict[str, Type] = {kind.value: kind for kind in Type}

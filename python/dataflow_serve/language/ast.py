@@ -14,6 +14,7 @@ __all__ = [
     "Apply",
     "Atom",
     "Body",
+    "BranchDeclaration",
     "Cast",
     "Clause",
     "ColumnDeclaration",
@@ -99,7 +100,10 @@ class TruthLiteral:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """A functor applied to arguments; operators go by their sign, the unary minus by ``neg``."""
+    """A functor applied to arguments; operators go by their sign, the unary minus by ``neg``.
+
+    Records go by ``[]``, branches of algebraic types by ``$`` and their name, the empty record by ``nil``.
+    """
 
     functor: str
     args: tuple[Term, ...]
@@ -186,10 +190,21 @@ Body = Atom | Compare | Constant | Negation | Conjunction | Disjunction
 
 @dataclass(frozen=True, slots=True)
 class TypeDeclaration:
-    """``.type``: another name for a type, a subtype or a union, which all have one base."""
+    """``.type``: another name for a type, a subtype or a union, which all have one base; or a definition."""
 
     name: str
     bases: tuple[tuple[str, Position], ...]
+    at: Position = field(compare=False)
+    branches: tuple[BranchDeclaration, ...] = ()
+    """Of a record type, which has one without a name, or of an algebraic type; then there are no bases."""
+
+
+@dataclass(frozen=True, slots=True)
+class BranchDeclaration:
+    """What a record holds, or a branch of an algebraic type."""
+
+    name: str | None
+    fields: tuple[ColumnDeclaration, ...]
     at: Position = field(compare=False)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dataflow_serve.language import ast
 from dataflow_serve.language._catalog import CatalogRelation
-from dataflow_serve.language._types import Column, Scalar, Type
+from dataflow_serve.language._types import Column, Kind, Scalar
 
 __all__ = [
     "AggregateLiteral",
@@ -41,7 +41,7 @@ class Var:
     """A variable; its name is unique in its rule."""
 
     name: str
-    type: Type
+    type: Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Const:
     """A constant of its type's range."""
 
     value: Scalar
-    type: Type
+    type: Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Call:
     """A function of the plan over a type. Its evaluation may fail, which makes the derivation fail."""
 
     func: str
-    over: Type
+    over: Kind
     args: tuple[Term, ...]
-    type: Type
+    type: Kind
     fallible: bool
 
 
@@ -70,7 +70,7 @@ Term = Var | Const | Call
 class Any:
     """``_`` as an argument."""
 
-    type: Type
+    type: Kind
 
 
 Argument = Var | Const | Call | Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dataflow_serve.language import Type
+from dataflow_serve.language import Kind
 from dataflow_serve.language.checked import Any as AnyValue
 from dataflow_serve.language.checked import (
     Argument,
@@ -122,7 +122,7 @@ def _as_extreme(subsumptions: Sequence[Subsumption]) -> tuple[str, int] | None:
 _SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
 
 
-def _gone(nodes: Nodes, pairs: int, types: Sequence[Type]) -> int:
+def _gone(nodes: Nodes, pairs: int, types: Sequence[Kind]) -> int:
     """The first halves of ``pairs`` that give way: all but the least of rows that dominate one another."""
     width = len(types)
     left, right = list(range(width)), list(range(width, 2 * width))
@@ -137,7 +137,7 @@ def _gone(nodes: Nodes, pairs: int, types: Sequence[Type]) -> int:
     return nodes.union([nodes.map(one_way, [], first), *later])
 
 
-def _differing(types: Sequence[Type], func: str) -> Iterable[list[ex.Expr]]:
+def _differing(types: Sequence[Kind], func: str) -> Iterable[list[ex.Expr]]:
     """For each column the conditions that it is the first in which two rows side by side differ as told."""
     width = len(types)
     equal: list[ex.Expr] = []

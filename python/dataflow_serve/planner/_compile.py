@@ -11,8 +11,10 @@ from dataflow_serve.errors import ConflictError, DataflowError, IncorrectError
 from dataflow_serve.language import (
     Catalog,
     CheckedProgram,
+    Kind,
     check,
     checked,
+    composites_json,
     digest_of,
     parse,
 )
@@ -111,10 +113,36 @@ def plan_program(program: CheckedProgram, name: str) -> dict[str, Any]:
             }
             for relation in nodes.imports
         ],
+        "types": composites_json(_kinds(program)),
         "relations": [_relation_json(relation) for relation in program.relations.values()],
         "nodes": kept,
         "strata": strata,
     }
+
+
+def _kinds(program: CheckedProgram) -> list[Kind]:
+    """The types of all columns in sight, and those that terms have."""
+    relations = (*program.relations, *program.imports)
+    kinds = [column.type for relation in relations for column in program.columns(relation)]
+    for rule in program.rules:
+        _kinds_in((rule.heads, rule.body), kinds)
+    return kinds
+
+
+def _kinds_in(part: Any, into: list[Kind]) -> None:
+    match part:
+        case tuple():
+            for each in part:
+                _kinds_in(each, into)
+        case checked.Call(over=over, args=args, type=kind):
+            into += (over, kind)
+            _kinds_in(args, into)
+        case checked.Head(args=args) | checked.AtomLiteral(args=args):
+            _kinds_in(args, into)
+        case checked.Filter(condition=condition):
+            _kinds_in(condition, into)
+        case checked.AggregateLiteral(target=target, alternatives=bodies):
+            _kinds_in((target, bodies), into)
 
 
 def _define(

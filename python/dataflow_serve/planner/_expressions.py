@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple
 
-from dataflow_serve.language import Scalar, Type
+from dataflow_serve.language import Kind, Scalar, Type
 
 __all__ = [
     "Call",
@@ -24,7 +24,25 @@ __all__ = [
     "value_json",
 ]
 
-_FALLIBLE = frozenset({"cat", "div", "mod", "pow", "substr", "to_number", "to_unsigned", "to_float", "match"})
+_FALLIBLE = frozenset(
+    {
+        "cat",
+        "div",
+        "mod",
+        "pow",
+        "substr",
+        "to_number",
+        "to_unsigned",
+        "to_float",
+        "to_instant",
+        "to_uuid",
+        "to_bytes",
+        "instant_add",
+        "instant_sub",
+        "match",
+        "pack",
+    }
+)
 
 
 class Col(NamedTuple):
@@ -36,7 +54,7 @@ class Col(NamedTuple):
 class Const(NamedTuple):
     """A constant."""
 
-    type: Type
+    type: Kind
     value: Scalar
 
 
@@ -44,14 +62,14 @@ class Call(NamedTuple):
     """A function of the plan."""
 
     func: str
-    over: Type
+    over: Kind
     args: tuple[Expr, ...]
 
 
 Expr = Col | Const | Call
 
 
-def same(expr: Expr, over: Type) -> Call:
+def same(expr: Expr, over: Kind) -> Call:
     """A condition that holds whenever ``expr`` has a value at all."""
     return Call("eq", over, (expr, expr))
 
@@ -78,7 +96,7 @@ def is_fallible(expr: Expr) -> bool:
     )
 
 
-def value_json(kind: Type, value: Scalar) -> dict[str, Any]:
+def value_json(kind: Kind, value: Scalar) -> dict[str, Any]:
     """A typed constant; floats go by their bits, since JSON doesn't have all of them."""
     if kind is Type.FLOAT:
         return {"float": struct.unpack("<Q", struct.pack("<d", value))[0]}

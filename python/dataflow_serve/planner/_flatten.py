@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from dataflow_serve.language import Type
+from dataflow_serve.language import Kind
 from dataflow_serve.language.checked import (
     AggregateLiteral,
     Any,
@@ -50,7 +50,7 @@ class Equation:
 
     left: Term
     right: Term
-    over: Type
+    over: Kind
     names: frozenset[str]
 
     def sides(self) -> tuple[tuple[Term, Term], ...]:
@@ -204,7 +204,7 @@ class _Flattening:
             condition = self._shallow(condition)
             self._found.filters.append((condition, frozenset(variables_of(condition))))
 
-    def _equation(self, left: Term, right: Term, over: Type) -> None:
+    def _equation(self, left: Term, right: Term, over: Kind) -> None:
         names = variables_of(left) | variables_of(right)
         self._found.equations.append(Equation(left, right, over, frozenset(names)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from dataflow_serve.language import CheckedProgram, Scalar, Type
+from dataflow_serve.language import CheckedProgram, Kind, Scalar
 from dataflow_serve.planner._expressions import Col, Expr, expr_json, value_json
 
 __all__ = ["Nodes"]
@@ -65,7 +65,7 @@ class Nodes:
             self._iterated.add(node)
         return node
 
-    def rows(self, types: Sequence[Type], rows: Sequence[Sequence[Scalar]]) -> int:
+    def rows(self, types: Sequence[Kind], rows: Sequence[Sequence[Scalar]]) -> int:
         """Constant rows."""
         key = ("rows", tuple(types), tuple(map(tuple, rows)))
         known = self._known.get(key)
@@ -87,7 +87,7 @@ class Nodes:
         json = {"op": "map", "input": source, **_row_json(filters, project)}
         return self._add(key, json, (source,), len(project))
 
-    def range(self, source: int, over: Type, start: Expr, stop: Expr, step: Expr | None) -> int:
+    def range(self, source: int, over: Kind, start: Expr, stop: Expr, step: Expr | None) -> int:
         """The rows with a further column that runs through a range."""
         json = {
             "op": "range",

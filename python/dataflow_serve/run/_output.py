@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from dataflow_serve.protocol import Column, Row
 from dataflow_serve.run._directives import FileFormat
+from dataflow_serve.values import value_text
 
 __all__ = ["write_rows"]
 
@@ -35,20 +36,9 @@ def write_rows(target: TextIO, columns: Sequence[Column], rows: Iterable[Row], f
 def _speller(columns: Sequence[Column]) -> Callable[[Row], Sequence[str]]:
     if not columns:
         return lambda row: ["()"]
-    spellers = [_SPELLERS.get(column.type, str) for column in columns]
+    spellers = [_float if column.type == "float" else value_text for column in columns]
     return lambda row: [spell(value) for spell, value in zip(spellers, row, strict=True)]
 
 
 def _float(value: float) -> str:
     return f"{value:.17g}"
-
-
-def _bool(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _symbol(value: str) -> str:
-    return value
-
-
-_SPELLERS: dict[str, Callable[[Any], str]] = {"float": _float, "bool": _bool, "symbol": _symbol}

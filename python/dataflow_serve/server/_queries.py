@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import trio
 
 from dataflow_serve.errors import DataflowError, FaultError
+from dataflow_serve.language import Composite, composites_from_json
 from dataflow_serve.planner import Catalog, CatalogRelation, Column, Type, compile_program, explain
 from dataflow_serve.server._cluster import Cluster, Explain, Register, Registered, Unregistered
 
@@ -45,8 +47,9 @@ class Queries:
         """The catalog has grown by a module."""
         module = json.loads(event.module)
         self._modules[module["name"]] = module["digest"]
+        composites = composites_from_json(module["types"])
         for relation in module["relations"]:
-            self._relations[relation["id"]] = _catalog_relation(relation, module["name"])
+            self._relations[relation["id"]] = _catalog_relation(relation, composites, module["name"])
         self._renew()
 
     def unregistered(self, event: Unregistered) -> None:
@@ -93,8 +96,13 @@ class Queries:
             self._cluster.explain(event.ticket, tree)
 
 
-def _catalog_relation(relation: dict[str, Any], module: str) -> CatalogRelation:
-    columns = tuple(Column(column["name"], Type(column["type"])) for column in relation["columns"])
+def _catalog_relation(
+    relation: dict[str, Any], composites: Mapping[str, Composite], module: str
+) -> CatalogRelation:
+    columns = tuple(
+        Column(column["name"], composites.get(column["type"]) or Type(column["type"]))
+        for column in relation["columns"]
+    )
     mode = relation["input"]
     if isinstance(mode, dict):
         mode = f"upsert({', '.join(columns[index].name for index in mode['upsert'])})"

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use dataflow_protocol::dictionary;
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
 use dataflow_protocol::plan::{Expr, InputMode, Node, Plan, RelationRef, Value};
 use dataflow_protocol::rows::RowBuf;
-use dataflow_protocol::symbols;
 use dataflow_protocol::value::Word;
 use differential_dataflow::trace::TraceReader;
 use timely::progress::Antichain;
@@ -524,7 +524,7 @@ fn info(plan: &Plan, local: usize, id: RelationId) -> Arc<RelationInfo> {
     Arc::new(RelationInfo {
         id,
         name: relation.name.clone(),
-        columns: relation.columns.clone(),
+        columns: plan.shaped(&relation.columns),
         input: relation.input.clone(),
         output: relation.output,
         module: plan.name.clone(),
@@ -554,7 +554,7 @@ fn reads(valid: &Valid<'_>, local: usize, ids: &[RelationId]) -> Vec<RelationId>
 fn intern_constants(plan: &Plan) -> Result<(), EngineError> {
     fn value(value: &Value) -> Result<(), EngineError> {
         if let Value::Symbol(text) = value {
-            symbols::announced(text).map_err(|error| EngineError::Invalid(error.to_string()))?;
+            dictionary::announced(text.as_str()).map_err(|error| EngineError::Invalid(error.to_string()))?;
         }
         Ok(())
     }

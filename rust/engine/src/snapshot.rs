@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
-use dataflow_protocol::symbols;
 use dataflow_protocol::value::Word;
 use differential_dataflow::trace::TraceReader;
 use serde::{Deserialize, Serialize};
@@ -25,12 +25,12 @@ use crate::trace::Agent;
 use crate::trace::scan::Scan;
 use crate::{Changes, EmitBudget, Slice};
 
-/// A slice on its way, with the texts that its owner's process may not know.
+/// A slice on its way, with the contents of words that its owner's process may not know.
 #[derive(Clone, Serialize, Deserialize)]
 struct Parcel {
     owner: usize,
     slice: Slice,
-    texts: Vec<String>,
+    contents: Vec<Content>,
 }
 
 /// A snapshot asked for.
@@ -67,9 +67,9 @@ impl Snapshots {
                 move |input, _output| {
                     input.for_each(|_, parcels| {
                         for parcel in parcels.drain(..) {
-                            // A collision would have been met where the text was made.
-                            parcel.texts.iter().for_each(|text| {
-                                let _ = symbols::intern(text);
+                            // A collision would have been met where the content was made.
+                            parcel.contents.iter().for_each(|content| {
+                                let _ = dictionary::intern(content);
                             });
                             inbox.borrow_mut().push(parcel.slice);
                         }
@@ -157,16 +157,8 @@ impl Snapshots {
             self.arrived.borrow_mut().push(slice);
             return;
         }
-        let mut texts: Vec<String> = Vec::new();
-        if symbols::any_foreign() {
-            let words = slice.changes.rows.words();
-            texts.extend(
-                words.iter().filter_map(|&word| symbols::take_foreign(word)).map(|text| text.to_string()),
-            );
-            texts.sort_unstable();
-            texts.dedup();
-        }
-        self.handle.send(Parcel { owner: owner.0, slice, texts });
+        let contents = dictionary::foreign(slice.changes.rows.words().iter().copied());
+        self.handle.send(Parcel { owner: owner.0, slice, contents });
         // The exchange passes a container on when it is full, or when its time ends.
         let next = self.handle.time() + 1;
         self.handle.advance_to(next);

@@ -3,6 +3,7 @@
 use dataflow_protocol::plan::{
     Aggregate, AggregateFunc, Expr, InputMode, Node, Plan, RelationRef, Stratum, VERSION, Value,
 };
+use dataflow_protocol::shape::Shapes;
 use dataflow_protocol::value::Type;
 
 use crate::error::EngineError;
@@ -17,6 +18,8 @@ const MAX_NODES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Valid<'a> {
     pub(crate) plan: &'a Plan,
+    /// What the plan's composite types are.
+    shapes: Shapes,
     /// Columns' types of every node.
     pub(crate) types: Vec<Vec<Type>>,
     /// For every node the local relations it reads, directly or through other nodes, in order.
@@ -36,7 +39,8 @@ fn check(plan: &Plan) -> Result<Valid<'_>, String> {
     require(plan.version == VERSION, || format!("version {} instead of {VERSION}", plan.version))?;
     require(plan.nodes.len() <= MAX_NODES, || format!("{} nodes, at most {MAX_NODES}", plan.nodes.len()))?;
     relations(plan)?;
-    let mut valid = Valid { plan, types: Vec::new(), reads: Vec::new() };
+    let shapes = shapes(plan)?;
+    let mut valid = Valid { plan, shapes, types: Vec::new(), reads: Vec::new() };
     for (index, node) in plan.nodes.iter().enumerate() {
         let types = valid.node(index, node).map_err(|error| format!("node {index}: {error}"))?;
         require(types.len() <= MAX_COLUMNS, || format!("node {index}: {} columns", types.len()))?;
@@ -65,6 +69,30 @@ fn check(plan: &Plan) -> Result<Valid<'_>, String> {
 
 fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), String> {
     if condition { Ok(()) } else { Err(message()) }
+}
+
+/// What the plan's types are; all that it names must be there.
+fn shapes(plan: &Plan) -> Result<Shapes, String> {
+    let shapes = Shapes::new(&plan.types);
+    for composite in &plan.types {
+        let name = &composite.name;
+        require(shapes.get(composite.id) == Some(composite), || format!("type {name:?} is defined twice"))?;
+        let named = composite.branches.iter().filter(|branch| branch.name.is_some()).count();
+        require(composite.record().is_some() || (named > 0 && named == composite.branches.len()), || {
+            format!("type {name:?} is neither a record nor has branches")
+        })?;
+        for branch in &composite.branches {
+            require(branch.fields.len() <= MAX_COLUMNS, || format!("type {name:?} has too many fields"))?;
+        }
+    }
+    let fields = plan.types.iter().flat_map(|t| &t.branches).flat_map(|b| &b.fields).map(|field| field.ty);
+    let columns = plan.relations.iter().flat_map(|relation| &relation.columns).map(|column| column.ty);
+    for ty in fields.chain(columns) {
+        if let Type::Composite(id) = ty {
+            require(shapes.get(id).is_some(), || format!("no type {} is defined", ty.plan_name()))?;
+        }
+    }
+    Ok(shapes)
 }
 
 fn relations(plan: &Plan) -> Result<(), String> {
@@ -97,14 +125,16 @@ impl Valid<'_> {
                 require(rows.iter().all(fits), || "a row that is not of the node's types".to_owned())?;
                 Ok(types.clone())
             }
-            Node::Map { input: from, filter, project } => projected(input(*from)?, filter, project),
+            Node::Map { input: from, filter, project } => {
+                projected(input(*from)?, filter, project, &self.shapes)
+            }
             Node::Range { input: from, over, start, stop, step } => {
                 let columns = input(*from)?;
                 require(matches!(over, Type::Number | Type::Unsigned | Type::Float), || {
                     format!("a range over {}", over.name())
                 })?;
                 for bound in [start, stop].into_iter().chain(step) {
-                    require(type_of(bound, columns)? == *over, || {
+                    require(type_of(bound, columns, &self.shapes)? == *over, || {
                         format!("a bound that is not a {}", over.name())
                     })?;
                 }
@@ -113,7 +143,7 @@ impl Valid<'_> {
             Node::Join { left, right, left_key, right_key, filter, project } => {
                 let (left, right) = (input(*left)?, input(*right)?);
                 keys(left, left_key, right, right_key)?;
-                projected(&[&left[..], right].concat(), filter, project)
+                projected(&[&left[..], right].concat(), filter, project, &self.shapes)
             }
             Node::Antijoin { left, right, left_key, right_key } => {
                 keys(input(*left)?, left_key, input(*right)?, right_key)?;
@@ -234,11 +264,16 @@ fn keys(left: &[Type], left_key: &[usize], right: &[Type], right_key: &[usize]) 
     Ok(())
 }
 
-fn projected(columns: &[Type], filter: &[Expr], project: &[Expr]) -> Result<Vec<Type>, String> {
+fn projected(
+    columns: &[Type],
+    filter: &[Expr],
+    project: &[Expr],
+    shapes: &Shapes,
+) -> Result<Vec<Type>, String> {
     for expr in filter {
-        require(type_of(expr, columns)? == Type::Bool, || "a filter that is not a bool".to_owned())?;
+        require(type_of(expr, columns, shapes)? == Type::Bool, || "a filter that is not a bool".to_owned())?;
     }
-    project.iter().map(|expr| type_of(expr, columns)).collect()
+    project.iter().map(|expr| type_of(expr, columns, shapes)).collect()
 }
 
 fn reduced(columns: &[Type], key: &[usize], aggregates: &[Aggregate]) -> Result<Vec<Type>, String> {
@@ -249,7 +284,7 @@ fn reduced(columns: &[Type], key: &[usize], aggregates: &[Aggregate]) -> Result<
         types.push(match (aggregate.func, aggregate.column.map(of).transpose()?) {
             (AggregateFunc::Count, None) => Type::Number,
             (AggregateFunc::Count, Some(_)) => return Err("a count of a column".to_owned()),
-            (AggregateFunc::Min | AggregateFunc::Max, Some(ty)) => ty,
+            (AggregateFunc::Min | AggregateFunc::Max, Some(ty)) if !matches!(ty, Type::Composite(_)) => ty,
             (func, Some(ty @ (Type::Number | Type::Unsigned | Type::Float))) => {
                 if func == AggregateFunc::Mean { Type::Float } else { ty }
             }

@@ -35,7 +35,7 @@ fn main() {
         ("a number, a float, a bool", vec![Type::Number, Type::Float, Type::Bool]),
         ("two short symbols, a number", vec![Type::Symbol, Type::Symbol, Type::Number]),
     ] {
-        let column = |(index, ty): (usize, Type)| Column { name: format!("c{index}"), ty };
+        let column = |(index, ty): (usize, Type)| Column::new(format!("c{index}"), ty);
         let columns: Vec<Column> = types.iter().copied().enumerate().map(column).collect();
         let schema =
             Schema { id: RelationId(0), name: "r".to_owned(), columns: columns.clone(), input: true };
@@ -72,6 +72,10 @@ fn value(ty: Type, index: usize) -> serde_json::Value {
         Type::Float => (index as f64 / 7.0).into(),
         Type::Symbol => format!("s{}", index % 5000).into(),
         Type::Bool => index.is_multiple_of(2).into(),
+        Type::Instant => format!("2026-11-23T21:00:00.{:06}Z", index % 1_000_000).into(),
+        Type::Uuid => format!("00112233-4455-6677-8899-{:012x}", index % 5000).into(),
+        Type::Composite(_) => serde_json::Value::Null,
+        Type::Bytes => format!("{:08}", index % 5000).into(),
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! * [`ids`]: newtypes for everything that is counted or named.
 //! * [`value`]: column types, and the representation of a value as one 64-bit word.
-//! * [`symbols`]: the process-wide dictionary behind words that stand for text.
+//! * [`dictionary`]: what words stand for that holds more than a word.
+//! * [`spelling`]: instants, uuids and bytes as text.
+//! * [`shape`]: what records and algebraic types hold.
 //! * [`rows`]: a flat buffer of rows, the unit in which data moves between rooms.
 //! * [`plan`]: the typed, versioned document that a compiled program is.
 //! * [`encoding`], [`error`], [`request`], [`response`]: the messages between clients and the server.
 //! * [`nearest`]: the name that was probably meant, for hints.
 
+pub mod dictionary;
 pub mod encoding;
 pub mod error;
 pub mod ids;
@@ -16,5 +19,6 @@ pub mod plan;
 pub mod request;
 pub mod response;
 pub mod rows;
-pub mod symbols;
+pub mod shape;
+pub mod spelling;
 pub mod value;

@@ -5,9 +5,12 @@
 //! only, by index. Columns of a node are counted from 0; a join's output expressions count the left input's columns
 //! first, then the right's.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::RelationId;
+use crate::shape::{Composite, Shapes};
 use crate::value::{Column, Type};
 
 /// The version of the document this build reads and writes.
@@ -25,6 +28,9 @@ pub struct Plan {
     pub digest: String,
     /// Relations of earlier programs that this one uses.
     pub imports: Vec<Import>,
+    /// Record types and algebraic types that columns and expressions have, and those that stand in them.
+    #[serde(default)]
+    pub types: Vec<Composite>,
     /// Relations that this program declares, by local index.
     pub relations: Vec<Relation>,
     /// Operators, each referring to earlier ones only.
@@ -32,6 +38,18 @@ pub struct Plan {
     /// Groups of mutually dependent relations in an order of evaluation; every derived relation stands in exactly
     /// one, as does an input relation that has facts or rules.
     pub strata: Vec<Stratum>,
+}
+
+impl Plan {
+    /// The columns of a relation with what their types are.
+    pub fn shaped(&self, columns: &[Column]) -> Vec<Column> {
+        let shapes = Arc::new(Shapes::new(&self.types));
+        let shaped = |column: &Column| Column {
+            shapes: matches!(column.ty, Type::Composite(_)).then(|| Arc::clone(&shapes)),
+            ..column.clone()
+        };
+        columns.iter().map(shaped).collect()
+    }
 }
 
 /// A relation of an earlier program.
@@ -273,7 +291,7 @@ pub enum Func {
     Eq,
     /// Different; any type, gives a `bool`.
     Ne,
-    /// Less; any type (symbols by their bytes), gives a `bool`.
+    /// Less; any type (symbols, uuids and bytes by their bytes), gives a `bool`.
     Lt,
     /// Less or equal.
     Le,
@@ -346,4 +364,26 @@ pub enum Func {
     ToFloat,
     /// Conversion of `over` to a symbol.
     ToSymbol,
+    /// Conversion of a number (µs since 1970) or a symbol (RFC 3339) to an instant; fails for what is none.
+    ToInstant,
+    /// Conversion of a symbol to a uuid; fails for what is none.
+    ToUuid,
+    /// Conversion of a symbol (base64) or a uuid to bytes; fails for what is none.
+    ToBytes,
+    /// An instant some µs later; fails beyond the last instant.
+    InstantAdd,
+    /// An instant some µs earlier; fails beyond the first instant.
+    InstantSub,
+    /// The µs from the second instant to the first, a number.
+    InstantDiff,
+    /// The record that is nothing; no arguments.
+    Nil,
+    /// A record, or a value of an algebraic type: the branch (an unsigned constant, 0 for a record), then the fields.
+    /// Fails if it would be larger than any may be.
+    Pack,
+    /// A field of the first argument: of which branch, and which one, are unsigned constants. Fails for a
+    /// value of another branch, and for nil.
+    Unpack,
+    /// Whether the first argument is of a branch, an unsigned constant; nil is of none. Gives a `bool`.
+    Is,
 }

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use common::{BOTH, catalog, columns, encoded, msgpack};
+use dataflow_protocol::dictionary::{Entry, announced};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::request::{RequestId, Schemas, decode};
@@ -14,8 +15,7 @@ use dataflow_protocol::response::push::{self, Step, Tail};
 use dataflow_protocol::response::read::{self, Contents};
 use dataflow_protocol::response::reply;
 use dataflow_protocol::rows::RowBuf;
-use dataflow_protocol::symbols::announced;
-use dataflow_protocol::value::{Type, Word, from_bool, from_float, from_number};
+use dataflow_protocol::value::{NIL, Type, Word, from_bool, from_float, from_number};
 use serde_json::{Value, json};
 
 /// Compares a file with what it should be, or writes it where that was asked for.
@@ -72,6 +72,14 @@ const REQUESTS: &[(&str, &str)] = &[
         "transact every type",
         r#"{"id":7,"op":"transact","changes":[{"relation":"all","insert":[[-9223372036854775808,18446744073709551615,-0.5,"a \"quoted\" text\nof two lines: ü",true],[1,1,1.0,"",false]]}]}"#,
     ),
+    (
+        "transact records and branches",
+        r#"{"id":7,"op":"transact","changes":[{"relation":"nested","insert":[[["a",["a good deal longer",null]],{"$Node":[{"$Leaf":[-1]},{"$Empty":[]}]}],[null,{"$Empty":[]}]]}]}"#,
+    ),
+    (
+        "read where a record and a branch",
+        r#"{"id":7,"op":"read","relation":"nested","where":{"list":["a",null],"tree":{"$Leaf":[5]}}}"#,
+    ),
     ("subscribe", r#"{"id":7,"op":"subscribe","relation":"popular"}"#),
     (
         "subscribe with everything",
@@ -87,6 +95,20 @@ const REQUESTS: &[(&str, &str)] = &[
     ("shutdown", r#"{"id":7,"op":"shutdown"}"#),
 ];
 
+/// Requests with values that the encodings spell differently: the JSON, and the JSON of the MessagePack form.
+const TYPED: &[(&str, &str, &str)] = &[
+    (
+        "transact instants, uuids and bytes",
+        r#"{"id":7,"op":"transact","changes":[{"relation":"stamped","insert":[["2026-11-23T21:00:00.000000Z","00112233-4455-6677-8899-aabbccddeeff","/wABAgMEBQY="],["2026-11-23T21:00:00.500000Z","00112233-4455-6677-8899-aabbccddeeff",""],["1969-12-31T23:59:59.999999Z","ffffffff-ffff-ffff-ffff-ffffffffffff","AA=="]]}]}"#,
+        r#"{"id":7,"op":"transact","changes":[{"relation":"stamped","insert":[["raw:d6ff6b04a950","raw:c41000112233445566778899aabbccddeeff","raw:c408ff00010203040506"],["raw:d7ff773594006b04a950","raw:c41000112233445566778899aabbccddeeff","raw:c400"],["raw:c70cff3b9ac618ffffffffffffffff","raw:c410ffffffffffffffffffffffffffffffff","raw:c40100"]]}]}"#,
+    ),
+    (
+        "read where an instant, a uuid and bytes",
+        r#"{"id":7,"op":"read","relation":"stamped","where":{"at":"2026-11-23T21:00:00.000000Z","id":"00112233-4455-6677-8899-aabbccddeeff","data":"AAE="}}"#,
+        r#"{"id":7,"op":"read","relation":"stamped","where":{"at":"raw:d6ff6b04a950","id":"raw:c41000112233445566778899aabbccddeeff","data":"raw:c4020001"}}"#,
+    ),
+];
+
 const REFUSALS: &[(&str, &str)] = &[
     ("unknown op", r#"{"id":7,"op":"dance"}"#),
     ("unknown field", r#"{"id":7,"op":"ping","loud":true}"#),
@@ -99,6 +121,23 @@ const REFUSALS: &[(&str, &str)] = &[
         r#"{"id":7,"op":"transact","changes":[{"relation":"price","insert":[["tea",5],["jam",1.0]]}]}"#,
     ),
     (
+        "an instant finer than microseconds",
+        r#"{"id":7,"op":"read","relation":"stamped","where":{"at":"2026-11-23T21:00:00.0000001Z"}}"#,
+    ),
+    (
+        "no uuid",
+        r#"{"id":7,"op":"read","relation":"stamped","where":{"id":"00112233445566778899aabbccddeeff"}}"#,
+    ),
+    (
+        "no base64",
+        r#"{"id":7,"op":"transact","changes":[{"relation":"stamped","insert":[["2026-11-23T21:00:00Z","00112233-4455-6677-8899-aabbccddeeff","?"]]}]}"#,
+    ),
+    (
+        "a record of too many fields",
+        r#"{"id":7,"op":"transact","changes":[{"relation":"nested","insert":[[["a",null,5],{"$Empty":[]}]]}]}"#,
+    ),
+    ("no such branch", r#"{"id":7,"op":"read","relation":"nested","where":{"tree":{"$Twig":[]}}}"#),
+    (
         "a row that is too short",
         r#"{"id":7,"op":"transact","changes":[{"relation":"price","delete":[["tea"]]}]}"#,
     ),
@@ -110,14 +149,19 @@ const REFUSALS: &[(&str, &str)] = &[
 
 #[test]
 fn requests_mean_the_same_in_both_encodings() {
-    for (name, json) in REQUESTS {
+    let alike = REQUESTS.iter().map(|&(name, json)| (name, json, json));
+    let all: Vec<_> = alike.chain(TYPED.iter().copied()).collect();
+    let form = |json: &str, packed: &str, encoding: Encoding| {
+        encoded(if encoding == Encoding::Json { json } else { packed }, encoding)
+    };
+    for (name, json, packed) in &all {
         let [text, packed] =
-            BOTH.map(|encoding| decode(&encoded(json, encoding), encoding, &catalog()).unwrap());
+            BOTH.map(|encoding| decode(&form(json, packed, encoding), encoding, &catalog()).unwrap());
         assert_eq!(text.request, packed.request, "{name}");
         assert_eq!((text.id, packed.id), (id(Encoding::Json), id(Encoding::MessagePack)), "{name}");
     }
     let cases: Vec<Value> =
-        REQUESTS.iter().map(|(name, json)| case(name, |encoding| encoded(json, encoding))).collect();
+        all.iter().map(|(name, json, packed)| case(name, |encoding| form(json, packed, encoding))).collect();
     check("requests.json", &cases);
 }
 
@@ -173,6 +217,35 @@ fn replies_are_written_as_before() {
             Contents { columns: &all.columns, rows: &rows, copies: &[1, 2, 1, 1], limit: None, time: 42 };
         read::reply(encoding, &id(encoding), &contents, 10_000).unwrap()
     };
+    let stamped = catalog().schema("stamped").unwrap();
+    let id_word = announced(&[0xab; 16][..]).unwrap();
+    let data = |bytes: &[u8]| announced(bytes).unwrap();
+    let moment = |micros| from_number(micros);
+    let stamps = buffer(
+        3,
+        &[
+            &[moment(1_795_467_600_000_000), id_word, data(b"")],
+            &[moment(1_795_467_600_000_001), id_word, data(&[0xff, 0xfe])],
+            &[moment(-1), id_word, data(&[7; 20])],
+            &[moment(20_000_000_000_000_000), id_word, data(b"\0")],
+            &[moment(253_402_300_799_999_999), id_word, data(b"text")],
+        ],
+    );
+    let read_stamped = |encoding| {
+        let contents =
+            Contents { columns: &stamped.columns, rows: &stamps, copies: &[1; 5], limit: None, time: 42 };
+        read::reply(encoding, &id(encoding), &contents, 10_000).unwrap()
+    };
+    let nested = catalog().schema("nested").unwrap();
+    let made = |words: &[Word]| announced(Entry::Record(words)).unwrap();
+    let list = made(&[0, symbol("a"), made(&[0, symbol("a good deal longer"), NIL])]);
+    let leaf = made(&[0, from_number(-1)]);
+    let trees = buffer(2, &[&[list, made(&[1, leaf, made(&[2])])], &[NIL, leaf]]);
+    let read_nested = |encoding| {
+        let contents =
+            Contents { columns: &nested.columns, rows: &trees, copies: &[1, 1], limit: None, time: 42 };
+        read::reply(encoding, &id(encoding), &contents, 10_000).unwrap()
+    };
     check(
         "replies.json",
         &[
@@ -180,6 +253,8 @@ fn replies_are_written_as_before() {
             ok("nothing", json!({})),
             ok("deduplicated", json!({"deduplicated": true, "time": 42})),
             case("read", read),
+            case("read instants, uuids and bytes", read_stamped),
+            case("read records and branches", read_nested),
             error("an error", ErrorBody::new(ErrorCode::Conflict, "another program has the name `m`")),
             error(
                 "an error with a hint",
@@ -239,7 +314,7 @@ fn pushed_messages_are_written_as_before() {
 
 #[test]
 fn the_catalog_is_the_one_of_the_files() {
-    let relations = ["likes", "price", "flag", "all", "popular"].map(|name| {
+    let relations = ["likes", "price", "flag", "all", "stamped", "nested", "popular"].map(|name| {
         let schema = catalog().schema(name).unwrap();
         let kind = if schema.input { "input" } else { "derived" };
         json!({"name": name, "kind": kind, "columns": schema.columns})

@@ -5,13 +5,13 @@ mod common;
 use std::sync::Arc;
 
 use common::{BOTH, Catalog, catalog, encoded, msgpack};
+use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::request::{
     Decoded, Op, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Wait, decode,
 };
 use dataflow_protocol::rows::RowBuf;
-use dataflow_protocol::symbols;
 use dataflow_protocol::value::{Word, from_bool, from_float, from_number};
 
 fn accepted(json: &str, encoding: Encoding) -> Decoded {
@@ -27,7 +27,7 @@ fn refused(bytes: &[u8], encoding: Encoding) -> Rejected {
 }
 
 fn symbol(text: &str) -> Word {
-    symbols::announced(text).unwrap()
+    dictionary::announced(text).unwrap()
 }
 
 fn rows(width: usize, rows: &[&[Word]]) -> RowBuf {
@@ -364,13 +364,127 @@ fn numbers_beyond_64_bits_are_quoted_as_written() {
 }
 
 #[test]
-fn messagepack_binary_and_extensions_are_no_values_yet() {
+fn messagepack_binary_and_extensions_are_no_numbers() {
     for value in [&[0xc4u8, 1, 0][..], &[0xd6, 0xff, 0, 0, 0, 0]] {
         let head = msgpack(r#"{"op":"transact","changes":[{"relation":"price","insert":[["tea",5]]}]}"#);
         let message = [&head[..head.len() - 1], value].concat();
         let error = refused(&message, Encoding::MessagePack).error;
         assert!(error.message.contains("of binary does not fit column `cents` (number)"), "{error}");
     }
+}
+
+/// A value of `stamped` in MessagePack, in hexadecimal, and its word.
+fn stamped(row: &str) -> Result<Vec<Word>, String> {
+    let json = format!(r#"{{"op":"transact","changes":[{{"relation":"stamped","insert":[[{row}]]}}]}}"#);
+    match decode(&msgpack(&json), Encoding::MessagePack, &catalog()) {
+        Ok(decoded) => match decoded.request {
+            Request::Transact { changes, .. } => Ok(changes[0].insert.row(0).to_vec()),
+            other => panic!("{other:?}"),
+        },
+        Err(rejected) => Err(rejected.error.message),
+    }
+}
+
+const ID: &str = "raw:c41000112233445566778899aabbccddeeff";
+
+#[test]
+fn timestamps_are_read_in_all_three_sizes_and_no_finer_than_microseconds() {
+    for (timestamp, micros) in [
+        ("d6ff00000000", 0),
+        ("d6ffffffffff", 4_294_967_295_000_000),
+        ("d7ff0000000100000000", 4_294_967_296_000_000),
+        ("d7ff00000fa000000000", 1),
+        ("c70cff000003e80000000000000000", 1),
+        ("c70cff3b9ac618ffffffffffffffff", -1),
+        ("c70cff00000000fffffff1886e0900", -62_135_596_800_000_000),
+    ] {
+        let row = stamped(&format!(r#""raw:{timestamp}","{ID}","raw:c400""#)).unwrap();
+        assert_eq!(row[0], from_number(micros), "{timestamp}");
+    }
+    for refused in [
+        "d7ff0000000400000000",           // a nanosecond
+        "d6fe00000000",                   // another extension
+        "d5ff0000",                       // a size that timestamps don't have
+        "c70cff3b9aca000000000000000000", // a whole second of nanoseconds
+        "c70cff00000000fffffff1886e08ff", // before year 1
+        "c70cff000000000000003afff44180", // after year 9999
+        "05",
+        "c0",
+        "a0",
+    ] {
+        let message = stamped(&format!(r#""raw:{refused}","{ID}","raw:c400""#)).unwrap_err();
+        assert!(message.ends_with("does not fit column `at` (instant)"), "{refused}: {message}");
+    }
+}
+
+#[test]
+fn uuids_and_bytes_are_binary_in_messagepack() {
+    let row = stamped(&format!(r#""raw:d6ff00000000","{ID}","raw:c409000102030405060708""#)).unwrap();
+    let bytes = |word| dictionary::with_bytes(word, <[u8]>::to_vec).unwrap();
+    assert_eq!(bytes(row[1])[..4], [0, 0x11, 0x22, 0x33]);
+    assert_eq!(bytes(row[2]), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    for (id, data, column) in [
+        ("raw:c40f000000000000000000000000000000", "raw:c400", "`id` (uuid)"),
+        ("00112233-4455-6677-8899-aabbccddeeff", "raw:c400", "`id` (uuid)"),
+        ("raw:d8ff00112233445566778899aabbccddeeff", "raw:c400", "`id` (uuid)"),
+        (ID, "AAE=", "`data` (bytes)"),
+        (ID, "raw:d6ff00000000", "`data` (bytes)"),
+        (ID, "raw:c0", "`data` (bytes)"),
+    ] {
+        let message = stamped(&format!(r#""raw:d6ff00000000","{id}","{data}""#)).unwrap_err();
+        assert!(message.starts_with("cannot insert into relation `stamped`, row 0: "), "{message}");
+        assert!(message.ends_with(&format!("does not fit column {column}")), "{message}");
+    }
+}
+
+#[test]
+fn records_that_do_not_fit_are_named() {
+    let deep = |depth: usize| format!("{}null{}", r#"["a","#.repeat(depth), "]".repeat(depth));
+    let large = format!(r#"["{}",null]"#, "x".repeat((1 << 20) + 1));
+    for (list, tree, column) in [
+        (r#"["a"]"#, r#"{"$Empty":[]}"#, "`list` (List)"),
+        (r#"["a",null,null]"#, r#"{"$Empty":[]}"#, "`list` (List)"),
+        (r#"[5,null]"#, r#"{"$Empty":[]}"#, "`list` (List)"),
+        (r#"{"$Leaf":[1]}"#, r#"{"$Empty":[]}"#, "`list` (List)"),
+        (r#""nil""#, r#"{"$Empty":[]}"#, "`list` (List)"),
+        (&deep(101), r#"{"$Empty":[]}"#, "`list` (List)"),
+        (&large, r#"{"$Empty":[]}"#, "`list` (List)"),
+        ("null", "null", "`tree` (Tree)"),
+        ("null", "[]", "`tree` (Tree)"),
+        ("null", "{}", "`tree` (Tree)"),
+        ("null", r#"{"Empty":[]}"#, "`tree` (Tree)"),
+        ("null", r#"{"$Twig":[]}"#, "`tree` (Tree)"),
+        ("null", r#"{"$Leaf":[]}"#, "`tree` (Tree)"),
+        ("null", r#"{"$Leaf":5}"#, "`tree` (Tree)"),
+        ("null", r#"{"$Leaf":[1.0]}"#, "`tree` (Tree)"),
+        ("null", r#"{"$Empty":[],"$Leaf":[1]}"#, "`tree` (Tree)"),
+        ("null", r#"{"$Node":[{"$Empty":[]},null]}"#, "`tree` (Tree)"),
+    ] {
+        let json =
+            format!(r#"{{"op":"transact","changes":[{{"relation":"nested","insert":[[{list},{tree}]]}}]}}"#);
+        for encoding in BOTH {
+            let message = refused(&encoded(&json, encoding), encoding).error.message;
+            assert!(message.starts_with("cannot insert into relation `nested`, row 0: "), "{message}");
+            assert!(message.ends_with(&format!("does not fit column {column}")), "{list} {tree}: {message}");
+        }
+    }
+    let json = format!(
+        r#"{{"op":"transact","changes":[{{"relation":"nested","insert":[[{},{{"$Empty":[]}}]]}}]}}"#,
+        deep(100)
+    );
+    for encoding in BOTH {
+        decode(&encoded(&json, encoding), encoding, &catalog()).unwrap();
+    }
+}
+
+#[test]
+fn a_record_is_announced_after_what_stands_in_it() {
+    let json = r#"{"op":"transact","changes":[{"relation":"nested","insert":[[["told of for the first time",null],{"$Leaf":[7]}]]}]}"#;
+    let contents = accepted(json, Encoding::Json).contents;
+    assert_eq!(contents[0], Content::Text("told of for the first time".into()));
+    assert!(matches!(contents[1..], [Content::Record(_), Content::Record(_)]), "{contents:?}");
+    let json = r#"{"op":"read","relation":"nested","where":{"list":["nobody ever made this",null]}}"#;
+    assert!(accepted(json, Encoding::Json).contents.is_empty());
 }
 
 #[test]
@@ -421,17 +535,17 @@ fn messages_about_long_values_stay_short() {
 }
 
 #[test]
-fn new_symbols_are_handed_out_until_they_are_announced() {
+fn new_contents_are_handed_out_until_they_are_announced() {
     let text = "this symbol was never seen before by anybody";
     let json = format!(
         r#"{{"op":"transact","changes":[{{"relation":"price","insert":[["{text}",5],["{text}","oops"]]}}]}}"#
     );
-    assert_eq!(refused(json.as_bytes(), Encoding::Json).symbols, [text]);
+    assert_eq!(refused(json.as_bytes(), Encoding::Json).contents, [Content::Text(text.into())]);
     let json = json.replace(r#""oops""#, "5");
     // Another worker may be about to announce it, but this request's rows may be sequenced before that.
-    assert_eq!(accepted(&json, Encoding::Json).symbols, [text]);
-    symbols::announced(text).unwrap();
-    assert!(accepted(&json, Encoding::Json).symbols.is_empty());
+    assert_eq!(accepted(&json, Encoding::Json).contents, [Content::Text(text.into())]);
+    dictionary::announced(text).unwrap();
+    assert!(accepted(&json, Encoding::Json).contents.is_empty());
 }
 
 /// A client that may read, and that of some relations.
@@ -515,7 +629,7 @@ fn what_a_client_may_not_ask_is_refused_before_its_fields_are_acted_upon() {
                 (Err(rejected), Some(message)) => {
                     assert_eq!(rejected.error, ErrorBody::new(ErrorCode::Forbidden, message), "{json}");
                     assert_ne!(rejected.id, RequestId::NULL);
-                    assert_eq!(rejected.symbols, Vec::<String>::new());
+                    assert_eq!(rejected.contents, []);
                 }
                 (result, _) => panic!("{json}: {result:?}"),
             }
@@ -524,9 +638,9 @@ fn what_a_client_may_not_ask_is_refused_before_its_fields_are_acted_upon() {
 }
 
 #[test]
-fn a_filter_brings_no_new_symbols() {
+fn a_filter_brings_no_new_contents() {
     let json = r#"{"op":"read","relation":"price","where":{"what":"nobody has ever transacted this"}}"#;
-    assert!(accepted(json, Encoding::Json).symbols.is_empty());
-    let word = symbols::word_of("nobody has ever transacted this").unwrap();
-    assert_eq!(symbols::with_text(word, str::to_owned), None);
+    assert!(accepted(json, Encoding::Json).contents.is_empty());
+    let word = dictionary::word_of("nobody has ever transacted this").unwrap();
+    assert_eq!(dictionary::with_text(word, str::to_owned), None);
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{BOTH, columns, json};
+use dataflow_protocol::dictionary::announced;
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::request::RequestId;
@@ -10,7 +11,6 @@ use dataflow_protocol::response::push::{self, Step, Tail};
 use dataflow_protocol::response::read::{self, Contents};
 use dataflow_protocol::response::reply;
 use dataflow_protocol::rows::RowBuf;
-use dataflow_protocol::symbols::announced;
 use dataflow_protocol::value::{Column, Type, Word, from_bool, from_float, from_number};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -172,7 +172,7 @@ fn flags_are_said_only_when_they_are_true() {
 #[test]
 fn a_row_larger_than_a_batch_is_sent_alone() {
     let columns = columns(&[("s", Type::Symbol)]);
-    let long = announced(&"x".repeat(500)).unwrap();
+    let long = announced("x".repeat(500).as_str()).unwrap();
     let rows = buffer(1, &[vec![long], vec![long], vec![long]]);
     for encoding in BOTH {
         let tails = push::changes(encoding, &columns, Step::default(), &rows, &[1; 3], 100);
@@ -195,7 +195,7 @@ proptest! {
         let columns = columns(&[("n", Type::Number), ("s", Type::Symbol)]);
         let words: Vec<Vec<Word>> = numbers
             .iter()
-            .map(|(number, text, _)| vec![from_number(*number), announced(text).unwrap()])
+            .map(|(number, text, _)| vec![from_number(*number), announced(text.as_str()).unwrap()])
             .collect();
         let diffs: Vec<i64> = numbers.iter().map(|(.., diff)| *diff).collect();
         let expected: Vec<Value> = numbers.iter().map(|(number, text, diff)| json!([[number, text], diff])).collect();

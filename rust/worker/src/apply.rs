@@ -3,15 +3,17 @@
 //! At one time all transactions come first, those of worker 0, then those of worker 1 and so on; then the commands,
 //! in the same order: they answer as of the time, after its transactions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use dataflow_engine::{EngineError, Registered};
+use dataflow_protocol::dictionary;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
 use dataflow_protocol::plan::Plan;
 use dataflow_protocol::request::Wait;
-use dataflow_protocol::symbols;
+use dataflow_protocol::shape::{Described, described};
 use dataflow_protocol::value::Column;
 use serde::Serialize;
 
@@ -20,7 +22,7 @@ use crate::command::{Command, Element, Letter, Report, Ticket, Transaction, tune
 use crate::connections::Connections;
 use crate::keys::Verdict;
 use crate::member::{Done, Member, OwnTransaction, Pending, Visible, learn};
-use crate::process::{Event, ModuleView, RelationView};
+use crate::process::{ColumnView, Event, ModuleView, RelationView};
 
 /// What became of a transaction, as every worker finds out for itself.
 enum Fate {
@@ -41,6 +43,8 @@ pub(crate) struct Transacted {
 struct Subscribed<'a> {
     sub: u64,
     columns: &'a [Column],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    types: BTreeMap<String, Described>,
     time: Time,
     history: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -52,7 +56,7 @@ impl Member {
     pub(crate) fn apply(&mut self, net: &mut Connections) -> bool {
         let Some((time, elements)) = self.sequencer.next() else { return false };
         for (origin, element) in &elements {
-            learn(&element.texts, |text| symbols::announced(text).map(drop));
+            learn(&element.contents, |content| dictionary::announced(content).map(drop));
             for transaction in &element.transactions {
                 self.transaction(time, *origin, transaction, net);
             }
@@ -214,7 +218,7 @@ impl Member {
             let relations = registered.relations.iter().map(|relation| RelationView {
                 id: relation.id,
                 name: &relation.name,
-                columns: &relation.columns,
+                columns: relation.columns.iter().map(ColumnView::new).collect(),
                 input: &relation.input,
                 output: relation.output,
             });
@@ -222,6 +226,7 @@ impl Member {
                 name: &registered.name,
                 digest: &plan.digest,
                 time,
+                types: &plan.types,
                 relations: relations.collect(),
             };
             match serde_json::to_string(&view) {
@@ -319,7 +324,8 @@ impl Member {
         }
         let columns = subscription.relation.columns.as_slice();
         let resync = subscription.resync;
-        net.ok(&caller, &Subscribed { sub, columns, time, history: &self.history, resync });
+        let types = described(columns);
+        net.ok(&caller, &Subscribed { sub, columns, types, time, history: &self.history, resync });
         self.subscriptions.begin(ticket, time);
     }
 

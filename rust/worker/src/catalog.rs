@@ -75,6 +75,10 @@ pub(crate) struct RelationReply {
 }
 
 impl RelationReply {
+    pub(crate) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
     pub(crate) fn new(relation: &RelationInfo) -> Self {
         RelationReply {
             name: relation.name.clone(),

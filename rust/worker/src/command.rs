@@ -4,6 +4,7 @@
 //! them when the header comes back in sequenced order. Everything here crosses processes in timely's own encoding,
 //! which knows neither skipped nor tagged fields; a plan therefore travels as the document it arrived as.
 
+use dataflow_protocol::dictionary::Content;
 use dataflow_protocol::ids::RelationId;
 use dataflow_protocol::value::Word;
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,8 @@ pub struct Ticket(pub u64);
 /// What a worker's turn has to tell all workers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Element {
-    /// Texts that the origin's clients used first; every process interns them on receipt.
-    pub texts: Vec<String>,
+    /// What the origin's clients used and not every process may know; every process interns it on receipt.
+    pub contents: Vec<Content>,
     /// Transactions, in order of effect.
     pub transactions: Vec<Transaction>,
     /// Commands that take effect after all transactions of the time, in order.
@@ -29,7 +30,7 @@ pub struct Element {
 impl Element {
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.texts.is_empty() && self.transactions.is_empty() && self.commands.is_empty()
+        self.contents.is_empty() && self.transactions.is_empty() && self.commands.is_empty()
     }
 }
 

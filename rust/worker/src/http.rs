@@ -56,7 +56,7 @@ fn page(process: &Process, member: Option<&Member>) -> String {
     for relation in member.iter().flat_map(|member| member.engine.relations()) {
         let kind = if relation.input.is_some() { "input" } else { "derived" };
         let columns: Vec<String> =
-            relation.columns.iter().map(|column| format!("{}:{}", column.name, column.ty.name())).collect();
+            relation.columns.iter().map(|column| format!("{}:{}", column.name, column.type_name())).collect();
         // Writing to a string cannot fail.
         let _ = write!(
             rows,

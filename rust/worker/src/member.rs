@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataflow_engine::Engine;
+use dataflow_protocol::dictionary::{self, Collision, Content};
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
 use dataflow_protocol::request::{Change, Wait};
-use dataflow_protocol::symbols::{self, Collision};
+use dataflow_protocol::shape::described;
 use timely::worker::Worker;
 
 use crate::catalog::{Catalog, RelationReply};
@@ -112,7 +113,7 @@ impl Member {
         let threads = process.config.threads;
         let sequencer = Sequencer::new(&mut worker, move |origin, element: &Element| {
             if origin.0 / threads != own_process {
-                learn(&element.texts, |text| symbols::intern(text).map(drop));
+                learn(&element.contents, |content| dictionary::intern(content).map(drop));
             }
         });
         let mail = Mail::new(&mut worker);
@@ -284,7 +285,11 @@ impl Member {
         if let Some(Pending::Acknowledged { caller, done }) = self.pending.remove(&ticket) {
             match &done {
                 Done::Registered { name, relations, time } => {
-                    let body = serde_json::json!({ "name": name, "relations": relations, "time": time });
+                    let mut body = serde_json::json!({ "name": name, "relations": relations, "time": time });
+                    let types = described(relations.iter().flat_map(RelationReply::columns));
+                    if !types.is_empty() {
+                        body["types"] = serde_json::json!(types);
+                    }
                     net.ok(&caller, &body);
                 }
                 Done::Unregistered { time } => net.ok(&caller, &serde_json::json!({ "time": time })),
@@ -311,17 +316,16 @@ impl Pending {
     }
 }
 
-/// Takes note of texts that are announced to all processes: of the texts themselves when an element is received,
-/// since rows with their words may come from workers that are ahead; that everybody knows them, so that they needn't
+/// Takes note of what is announced to all processes: of the contents themselves when an element is received, since rows with their words may come from workers that are ahead; that everybody knows them, so that they needn't
 /// travel with rows or be announced again, only once the element is applied.
 ///
 /// # Panics
 ///
-/// If one has the same hash as another text of this process: words would mean different texts on different
+/// If one has the same hash as another content of this process: words would mean different values on different
 /// processes. It is a matter of 2^-64 a pair, and ends the generation.
-pub(crate) fn learn(texts: &[String], note: impl Fn(&str) -> Result<(), Collision>) {
-    for text in texts {
-        if let Err(collision) = note(text) {
+pub(crate) fn learn(contents: &[Content], note: impl Fn(&Content) -> Result<(), Collision>) {
+    for content in contents {
+        if let Err(collision) = note(content) {
             panic!("an announced {collision}");
         }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use dataflow_net::poller::WorkerWaker;
 use dataflow_protocol::error::ErrorBody;
 use dataflow_protocol::ids::{RelationId, Time};
+use dataflow_protocol::value::{Column, Type};
 
 use crate::access::Gate;
 use crate::command::Ticket;
@@ -270,6 +271,7 @@ pub(crate) struct ModuleView<'a> {
     pub(crate) name: &'a str,
     pub(crate) digest: &'a str,
     pub(crate) time: Time,
+    pub(crate) types: &'a [dataflow_protocol::shape::Composite],
     pub(crate) relations: Vec<RelationView<'a>>,
 }
 
@@ -278,7 +280,21 @@ pub(crate) struct ModuleView<'a> {
 pub(crate) struct RelationView<'a> {
     pub(crate) id: RelationId,
     pub(crate) name: &'a str,
-    pub(crate) columns: &'a [dataflow_protocol::value::Column],
+    pub(crate) columns: Vec<ColumnView<'a>>,
     pub(crate) input: &'a Option<dataflow_protocol::plan::InputMode>,
     pub(crate) output: bool,
+}
+
+/// A column in a [`RelationView`]; its type goes by what plans call it.
+#[derive(serde::Serialize)]
+pub(crate) struct ColumnView<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    ty: Type,
+}
+
+impl<'a> ColumnView<'a> {
+    pub(crate) fn new(column: &'a Column) -> Self {
+        ColumnView { name: &column.name, ty: column.ty }
+    }
 }

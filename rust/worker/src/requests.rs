@@ -1,10 +1,10 @@
 //! Requests, from a message to what goes to the sequencer, to Python, or straight back.
 
 use dataflow_net::connection::{ConnectionId, Message};
+use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::request::{self, Change, Decoded, Request, Setting, Subscribe, Wait};
-use dataflow_protocol::symbols;
 use serde::Serialize;
 
 use crate::access::{View, token_needed};
@@ -50,11 +50,11 @@ impl Member {
         let view = View { catalog: &self.catalog, grant: grant.as_deref(), rows };
         match request::decode(&message.bytes, message.encoding, &view) {
             Ok(mut decoded) => {
-                self.announce(&mut decoded.symbols);
+                self.announce(&mut decoded.contents);
                 self.request(id, message.encoding, decoded, net);
             }
             Err(mut rejected) => {
-                self.announce(&mut rejected.symbols);
+                self.announce(&mut rejected.contents);
                 let caller = Caller { connection: id, id: rejected.id, encoding: message.encoding };
                 net.error(&caller, &rejected.error);
                 if grant.is_none() {
@@ -64,12 +64,12 @@ impl Member {
         }
     }
 
-    /// Texts that a client brought go out with this turn's element; a process that is alone has told itself.
-    fn announce(&mut self, texts: &mut Vec<String>) {
+    /// What a client brought goes out with this turn's element; a process that is alone has told itself.
+    fn announce(&mut self, contents: &mut Vec<Content>) {
         if self.process.config.processes == 1 {
-            learn(texts, |text| symbols::announced(text).map(drop));
+            learn(contents, |content| dictionary::announced(content).map(drop));
         } else {
-            self.element.texts.append(texts);
+            self.element.contents.append(contents);
         }
     }
 

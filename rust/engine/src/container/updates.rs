@@ -2,9 +2,8 @@
 
 use std::cell::OnceCell;
 use std::io::Write;
-use std::sync::Arc;
 
-use dataflow_protocol::symbols;
+use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::value::Word;
 use differential_dataflow::collection::containers::{Enter, Leave, Negate, ResultsIn};
 use timely::container::Accountable;
@@ -27,8 +26,8 @@ pub(crate) struct Updates<T: EngineTime> {
     words: Vec<Word>,
     times: T::Column,
     diffs: RunVec<Diff>,
-    /// Fixed once serialisation has begun, since another thread may announce a text between measuring and writing.
-    foreign: OnceCell<Vec<(Word, Arc<str>)>>,
+    /// Fixed once serialisation has begun, since another thread may announce a content between measuring and writing.
+    foreign: OnceCell<Vec<Content>>,
 }
 
 impl<T: EngineTime> Default for Updates<T> {
@@ -191,9 +190,9 @@ impl ResultsIn<<Inner as Timestamp>::Summary> for Updates<Inner> {
     }
 }
 
-/// Little-endian: width, rows, words, times, differences, and the texts that only the sender may know.
+/// Little-endian: width, rows, words, times, differences, and the contents of words that only the sender may know.
 ///
-/// Each text is its word, its length in bytes and its bytes, padded to a multiple of eight.
+/// Each content is its kind, its length in bytes and its bytes, padded to a multiple of eight.
 impl<T: EngineTime> ContainerBytes for Updates<T> {
     fn from_bytes(bytes: timely::bytes::arc::Bytes) -> Self {
         let mut reader = Reader(&bytes);
@@ -207,18 +206,19 @@ impl<T: EngineTime> ContainerBytes for Updates<T> {
         (0..len).for_each(|_| updates.diffs.push(reader.word() as Diff));
         updates.len = len;
         for _ in 0..reader.word() {
-            let (_, length) = (reader.word(), reader.word() as usize);
-            if let Ok(text) = std::str::from_utf8(reader.padded(length)) {
-                // A collision here was possible at the sender only if it had both texts; see `symbols::intern`.
-                let _ = symbols::intern(text);
+            let (kind, length) = (reader.word(), reader.word() as usize);
+            if let Some(content) = Content::from_parts(kind, reader.padded(length)) {
+                // A collision would have been refused by the sender, had it known both; see `dictionary::intern`.
+                let _ = dictionary::intern(&content);
             }
         }
         updates
     }
 
     fn length_in_bytes(&self) -> usize {
-        let texts: usize = self.foreign().iter().map(|(_, text)| 16 + text.len().next_multiple_of(8)).sum();
-        8 * (3 + self.words.len() + 3 * self.len) + texts
+        let contents: usize =
+            self.foreign().iter().map(|content| 16 + content.parts().1.len().next_multiple_of(8)).sum();
+        8 * (3 + self.words.len() + 3 * self.len) + contents
     }
 
     fn into_bytes<W: Write>(&self, writer: &mut W) {
@@ -237,30 +237,21 @@ impl<T: EngineTime> ContainerBytes for Updates<T> {
         (0..self.len).for_each(|index| put(self.diffs.get(index) as u64));
         let foreign = self.foreign();
         put(foreign.len() as u64);
-        for (word, text) in foreign {
-            let mut padded = text.as_bytes().to_vec();
-            padded.resize(text.len().next_multiple_of(8), 0);
-            let _ = writer.write_all(&word.to_le_bytes());
-            let _ = writer.write_all(&(text.len() as u64).to_le_bytes());
-            let _ = writer.write_all(&padded);
+        for content in foreign {
+            let (kind, bytes) = content.parts();
+            let padding = bytes.len().next_multiple_of(8) - bytes.len();
+            let _ = writer.write_all(&kind.to_le_bytes());
+            let _ = writer.write_all(&(bytes.len() as u64).to_le_bytes());
+            let _ = writer.write_all(&bytes);
+            let _ = writer.write_all(&[0; 8][..padding]);
         }
     }
 }
 
 impl<T: EngineTime> Updates<T> {
-    /// Texts in here that other processes may not know. A number that happens to equal such a word sends a text
-    /// in vain, no more.
-    fn foreign(&self) -> &[(Word, Arc<str>)] {
-        self.foreign.get_or_init(|| {
-            if !symbols::any_foreign() {
-                return Vec::new();
-            }
-            let mut texts: Vec<_> =
-                self.words.iter().filter_map(|&word| Some((word, symbols::take_foreign(word)?))).collect();
-            texts.sort_unstable_by_key(|(word, _)| *word);
-            texts.dedup_by_key(|(word, _)| *word);
-            texts
-        })
+    /// Contents of words in here that other processes may not know.
+    fn foreign(&self) -> &[Content] {
+        self.foreign.get_or_init(|| dictionary::foreign(self.words.iter().copied()))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use dataflow_protocol::dictionary::{self, Collision};
 use dataflow_protocol::plan::{Expr, Func, Value};
-use dataflow_protocol::symbols::{self, Collision};
 use dataflow_protocol::value::{Type, Word, from_bool, from_float, from_number};
 use smallvec::SmallVec;
 
@@ -40,9 +40,22 @@ pub(crate) fn constant(value: &Value) -> Result<Word, Collision> {
         Value::Number(number) => from_number(*number),
         Value::Unsigned(number) => *number,
         Value::Float(bits) => from_float(f64::from_bits(*bits)),
-        Value::Symbol(text) => symbols::announced(text)?,
+        Value::Symbol(text) => dictionary::announced(text.as_str())?,
         Value::Bool(truth) => from_bool(*truth),
     })
+}
+
+/// The value of a function of constants that makes a value which programs can't write otherwise, if it has one.
+fn folded(func: Func, over: Type, args: &[Scalar]) -> Option<Word> {
+    if !matches!(func, Func::ToInstant | Func::ToUuid | Func::ToBytes | Func::Nil | Func::Pack) {
+        return None;
+    }
+    let constant = |arg: &Scalar| if let Scalar::Const(word) = arg { Some(*word) } else { None };
+    let args: SmallVec<[Word; 4]> = args.iter().map(constant).collect::<Option<_>>()?;
+    let folded = functions::apply(func, over, &args)?;
+    // All processes compile the same plan before they meet a row of it.
+    dictionary::announce_whole(folded);
+    Some(folded)
 }
 
 impl Scalar {
@@ -59,7 +72,10 @@ impl Scalar {
                 let mut args =
                     args.iter().map(|arg| Scalar::compile(arg, column)).collect::<Result<Vec<_>, _>>()?;
                 let ordered =
-                    matches!(func, Func::Lt | Func::Le | Func::Gt | Func::Ge) && *over != Type::Symbol;
+                    matches!(func, Func::Lt | Func::Le | Func::Gt | Func::Ge) && !over.ordered_by_bytes();
+                if let Some(word) = folded(*func, *over, &args) {
+                    return Ok(Scalar::Const(word));
+                }
                 match (args.pop(), args.pop()) {
                     (Some(right), Some(left))
                         if args.is_empty() && (ordered || matches!(func, Func::Eq | Func::Ne)) =>

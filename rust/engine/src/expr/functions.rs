@@ -6,10 +6,12 @@
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use dataflow_protocol::dictionary::{self, Entry};
 use dataflow_protocol::plan::Func;
-use dataflow_protocol::symbols;
-use dataflow_protocol::value::{Type, Word, from_bool, from_float, from_number, to_float, to_number};
+use dataflow_protocol::spelling;
+use dataflow_protocol::value::{NIL, Type, Word, from_bool, from_float, from_number, to_float, to_number};
 
 /// The longest text that concatenation makes, in bytes; a longer one fails.
 const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -37,11 +39,24 @@ pub(super) fn apply(func: Func, over: Type, args: &[Word]) -> Option<Word> {
         Min | Max => extreme(func, over, args),
         Cat | Strlen | Substr | Contains | Match => text(func, args),
         ToNumber | ToUnsigned | ToFloat | ToSymbol => convert(func, over, args[0]),
+        ToInstant => to_instant(over, args[0]),
+        ToUuid => to_uuid(over, args[0]),
+        ToBytes => to_bytes(over, args[0]),
+        InstantAdd => later(args[0], to_number(args[1])),
+        InstantSub => later(args[0], to_number(args[1]).checked_neg()?),
+        InstantDiff => Some(from_number(to_number(args[0]) - to_number(args[1]))),
+        Nil => Some(NIL),
+        Pack => pack(args),
+        Unpack => {
+            let words = of_branch(args[0], args[1])?;
+            words.get(usize::try_from(args[2]).ok()?.checked_add(1)?).copied()
+        }
+        Is => Some(from_bool(of_branch(args[0], args[1]).is_some())),
         _ => match over {
             Type::Number => number(func, args).map(from_number),
             Type::Unsigned => unsigned(func, args),
             Type::Float => float(func, args).map(from_float),
-            Type::Symbol | Type::Bool => None,
+            _ => None,
         },
     }
 }
@@ -55,12 +70,56 @@ fn extreme(func: Func, over: Type, args: &[Word]) -> Option<Word> {
     })
 }
 
-/// The order of two values of a type; `None` where a symbol isn't known.
+/// A branch, and its fields.
+fn pack(words: &[Word]) -> Option<Word> {
+    dictionary::check_record(words).ok()?;
+    dictionary::intern(Entry::Record(words)).ok().map(|(word, _)| word)
+}
+
+/// The branch and the fields of a record, if it is of that branch.
+fn of_branch(word: Word, branch: Word) -> Option<Arc<[Word]>> {
+    dictionary::record(word).filter(|words| words.first() == Some(&branch))
+}
+
+/// The order of two values of a type; `None` where one isn't known.
 pub(crate) fn compare(over: Type, left: Word, right: Word) -> Option<Ordering> {
-    if over != Type::Symbol {
-        return Some(left.cmp(&right));
+    match over {
+        Type::Symbol => {
+            dictionary::with_text(left, |left| dictionary::with_text(right, |right| left.cmp(right)))?
+        }
+        Type::Uuid | Type::Bytes => {
+            dictionary::with_bytes(left, |left| dictionary::with_bytes(right, |right| left.cmp(right)))?
+        }
+        _ => Some(left.cmp(&right)),
     }
-    symbols::with_text(left, |left| symbols::with_text(right, |right| left.cmp(right)))?
+}
+
+/// An instant so many µs later.
+fn later(word: Word, micros: i64) -> Option<Word> {
+    spelling::instant(to_number(word).checked_add(micros)?).map(from_number)
+}
+
+fn to_instant(over: Type, word: Word) -> Option<Word> {
+    match over {
+        Type::Number => spelling::instant(to_number(word)).map(from_number),
+        Type::Symbol => dictionary::with_text(word, spelling::parse_instant)?.map(from_number),
+        _ => Some(word),
+    }
+}
+
+fn to_uuid(over: Type, word: Word) -> Option<Word> {
+    if over == Type::Uuid {
+        return Some(word);
+    }
+    bytes(&dictionary::with_text(word, spelling::parse_uuid)??)
+}
+
+fn to_bytes(over: Type, word: Word) -> Option<Word> {
+    // A uuid is its sixteen bytes.
+    if over != Type::Symbol {
+        return Some(word);
+    }
+    bytes(&dictionary::with_text(word, spelling::parse_bytes)??)
 }
 
 fn number(func: Func, args: &[Word]) -> Option<i64> {
@@ -143,7 +202,18 @@ fn float(func: Func, args: &[Word]) -> Option<f64> {
 }
 
 fn derived(text: &str) -> Option<Word> {
-    symbols::intern(text).ok().map(|(word, _)| word)
+    dictionary::intern(text).ok().map(|(word, _)| word)
+}
+
+fn bytes(bytes: &[u8]) -> Option<Word> {
+    dictionary::intern(bytes).ok().map(|(word, _)| word)
+}
+
+/// The text that `spell` appends.
+fn spelled(spell: impl FnOnce(&mut String)) -> Option<Word> {
+    let mut text = String::new();
+    spell(&mut text);
+    derived(&text)
 }
 
 fn text(func: Func, args: &[Word]) -> Option<Word> {
@@ -151,26 +221,26 @@ fn text(func: Func, args: &[Word]) -> Option<Word> {
         Func::Cat => {
             let mut whole = String::new();
             for &word in args {
-                symbols::with_text(word, |text| whole.push_str(text))?;
+                dictionary::with_text(word, |text| whole.push_str(text))?;
                 if whole.len() > MAX_TEXT_BYTES {
                     return None;
                 }
             }
             derived(&whole)
         }
-        Func::Strlen => symbols::with_text(args[0], |text| from_number(text.len() as i64)),
-        Func::Substr => symbols::with_text(args[0], |text| {
+        Func::Strlen => dictionary::with_text(args[0], |text| from_number(text.len() as i64)),
+        Func::Substr => dictionary::with_text(args[0], |text| {
             let start = usize::try_from(to_number(args[1])).ok()?;
             let length = usize::try_from(to_number(args[2])).ok()?;
             // The part may reach past the end of the text, but not begin there.
             let end = start.checked_add(length)?.min(text.len());
             derived(text.get(start..end)?)
         })?,
-        Func::Contains => symbols::with_text(args[0], |part| {
-            symbols::with_text(args[1], |text| from_bool(text.contains(part)))
+        Func::Contains => dictionary::with_text(args[0], |part| {
+            dictionary::with_text(args[1], |text| from_bool(text.contains(part)))
         })?,
-        _ => symbols::with_text(args[0], |pattern| {
-            symbols::with_text(args[1], |text| matches(pattern, text))
+        _ => dictionary::with_text(args[0], |pattern| {
+            dictionary::with_text(args[1], |text| matches(pattern, text))
         })??,
     }
 }
@@ -194,25 +264,28 @@ fn matches(pattern: &str, text: &str) -> Option<Word> {
 fn convert(func: Func, over: Type, word: Word) -> Option<Word> {
     match func {
         Func::ToNumber => match over {
-            Type::Number => Some(word),
+            Type::Number | Type::Instant => Some(word),
             Type::Unsigned => Some(from_number(word as i64)),
             Type::Float => {
                 truncated(to_float(word), -(2f64.powi(63)), 2f64.powi(63)).map(|f| from_number(f as i64))
             }
             Type::Bool => Some(from_number(word as i64)),
-            Type::Symbol => symbols::with_text(word, |text| text.trim().parse().ok().map(from_number))?,
+            Type::Uuid | Type::Bytes | Type::Composite(_) => None,
+            Type::Symbol => dictionary::with_text(word, |text| text.trim().parse().ok().map(from_number))?,
         },
         Func::ToUnsigned => match over {
-            Type::Number => Some(to_number(word) as u64),
+            Type::Number | Type::Instant => Some(to_number(word) as u64),
+            Type::Uuid | Type::Bytes | Type::Composite(_) => None,
             Type::Unsigned | Type::Bool => Some(word),
             Type::Float => truncated(to_float(word), 0.0, 2f64.powi(64)).map(|f| f as u64),
-            Type::Symbol => symbols::with_text(word, |text| text.trim().parse().ok())?,
+            Type::Symbol => dictionary::with_text(word, |text| text.trim().parse().ok())?,
         },
         Func::ToFloat => match over {
-            Type::Number => Some(from_float(to_number(word) as f64)),
+            Type::Number | Type::Instant => Some(from_float(to_number(word) as f64)),
+            Type::Uuid | Type::Bytes | Type::Composite(_) => None,
             Type::Unsigned | Type::Bool => Some(from_float(word as f64)),
             Type::Float => Some(word),
-            Type::Symbol => symbols::with_text(word, |text| text.trim().parse().ok().map(from_float))?,
+            Type::Symbol => dictionary::with_text(word, |text| text.trim().parse().ok().map(from_float))?,
         },
         _ => match over {
             Type::Number => derived(&to_number(word).to_string()),
@@ -220,6 +293,16 @@ fn convert(func: Func, over: Type, word: Word) -> Option<Word> {
             Type::Float => derived(&to_float(word).to_string()),
             Type::Bool => derived(if word == 0 { "false" } else { "true" }),
             Type::Symbol => Some(word),
+            Type::Composite(_) => None,
+            Type::Instant => spelled(|text| spelling::write_instant(to_number(word), text)),
+            Type::Uuid => {
+                let bytes = dictionary::with_bytes(word, |bytes| bytes.try_into().ok())??;
+                spelled(|text| spelling::write_uuid(bytes, text))
+            }
+            Type::Bytes => dictionary::with_bytes(word, |bytes| {
+                let fits = bytes.len() <= MAX_TEXT_BYTES / 4 * 3;
+                fits.then(|| spelled(|text| spelling::write_bytes(bytes, text)))?
+            })?,
         },
     }
 }
@@ -239,7 +322,7 @@ mod tests {
     }
 
     fn s(text: &str) -> Word {
-        symbols::announced(text).unwrap()
+        dictionary::announced(text).unwrap()
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Groups {
     fn evaluate(&self, group: &Cursors<u64>, time: u64) -> Option<Vec<Word>> {
         let until = |t: &u64| *t <= time;
         if let [Measure { func: func @ (AggregateFunc::Min | AggregateFunc::Max), ty, .. }] = self.plan[..]
-            && ty != Type::Symbol
+            && !ty.ordered_by_bytes()
         {
             let mut extreme = None;
             group.values(func == AggregateFunc::Max, until, |value, count| {

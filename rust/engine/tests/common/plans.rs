@@ -21,8 +21,7 @@ impl PlanBuilder {
     }
 
     pub fn relation(&mut self, name: &str, types: &[Type], input: Option<InputMode>) -> RelationRef {
-        let columns =
-            types.iter().enumerate().map(|(at, &ty)| Column { name: format!("c{at}"), ty }).collect();
+        let columns = types.iter().enumerate().map(|(at, &ty)| Column::new(format!("c{at}"), ty)).collect();
         self.0.relations.push(Relation { name: name.into(), columns, input, output: true });
         RelationRef::Local(self.0.relations.len() - 1)
     }

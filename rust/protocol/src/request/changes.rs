@@ -5,15 +5,19 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use smallvec::{SmallVec, smallvec};
 
 use super::context::{Context, List, Spot};
 use super::fields::{Field, FieldSeed};
 use super::source::{Here, Kept, Raw, RawSeed, Slot};
-use super::{Change, Filter, Schema};
+use super::{Change, Filter, Schema, msgpack};
+use crate::dictionary::{self, Entry, TooLarge};
 use crate::encoding::Encoding;
 use crate::error::ErrorBody;
 use crate::rows::RowBuf;
-use crate::value::{self, Type, Word};
+use crate::shape::{Composite, MAX_DEPTH, Shapes};
+use crate::spelling;
+use crate::value::{self, Column, NIL, Type, Word};
 
 /// Seed of the `changes` of a transaction.
 pub(super) struct Changes<'c, 's>(pub(super) &'c mut Context<'s>);
@@ -210,7 +214,7 @@ impl<'de> Visitor<'de> for Row<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         for (index, column) in self.schema.columns.iter().enumerate() {
             *self.column = Some(index);
-            match seq.next_element_seed(Cell { ty: column.ty, context: self.context, asking: false })? {
+            match seq.next_element_seed(Cell::new(column, self.context, false))? {
                 Some(word) => self.rows.push_word(word),
                 None => {
                     *self.column = None;
@@ -235,9 +239,20 @@ impl<'de> Visitor<'de> for Row<'_, '_> {
 /// Seed of a value of a column.
 struct Cell<'c, 's> {
     ty: Type,
+    /// What a composite type is.
+    shapes: Option<&'c Shapes>,
     context: &'c mut Context<'s>,
-    /// The value is only asked for: it brings no new text.
+    /// The value is only asked for: it brings nothing new.
     asking: bool,
+    /// How many records it stands in.
+    depth: usize,
+}
+
+impl<'c, 's> Cell<'c, 's> {
+    #[inline]
+    fn new(column: &'c Column, context: &'c mut Context<'s>, asking: bool) -> Self {
+        Cell { ty: column.ty, shapes: column.shapes.as_deref(), context, asking, depth: 0 }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Cell<'_, '_> {
@@ -254,6 +269,26 @@ impl<'de> DeserializeSeed<'de> for Cell<'_, '_> {
                 deserializer.deserialize_str(SymbolCell { context: self.context, asking: self.asking })
             }
             Type::Bool => deserializer.deserialize_bool(BoolCell),
+            Type::Instant => match self.context.encoding {
+                Encoding::Json => deserializer.deserialize_str(InstantCell),
+                Encoding::MessagePack => {
+                    deserializer.deserialize_newtype_struct(msgpack::EXTENSION, InstantCell)
+                }
+            },
+            Type::Uuid | Type::Bytes => {
+                let cell = BytesCell { ty: self.ty, context: self.context, asking: self.asking };
+                match cell.context.encoding {
+                    Encoding::Json => deserializer.deserialize_str(cell),
+                    Encoding::MessagePack => deserializer.deserialize_bytes(cell),
+                }
+            }
+            Type::Composite(id) => match self.shapes.and_then(|shapes| shapes.get(id)) {
+                Some(composite) if self.depth < MAX_DEPTH => {
+                    deserializer.deserialize_any(CompositeCell { composite, cell: self })
+                }
+                Some(_) => Err(de::Error::custom(TooLarge)),
+                None => Err(de::Error::custom("a type that nobody has defined")),
+            },
         }
     }
 }
@@ -344,7 +379,81 @@ impl Visitor<'_> for SymbolCell<'_, '_> {
 
     #[inline]
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Word, E> {
-        if self.asking { self.context.asked(text) } else { self.context.symbol(text) }
+        self.context.word(Entry::Text(text), self.asking)
+    }
+}
+
+struct InstantCell;
+
+impl Visitor<'_> for InstantCell {
+    type Value = Word;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an instant")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Word, E> {
+        spelling::parse_instant(text).map(value::from_number).ok_or_else(|| E::custom("no instant"))
+    }
+
+    /// An extension with its type before its data.
+    fn visit_bytes<E: de::Error>(self, extension: &[u8]) -> Result<Word, E> {
+        timestamp(extension).map(value::from_number).ok_or_else(|| E::custom("no instant"))
+    }
+}
+
+/// MessagePack's timestamp in its three sizes.
+fn timestamp(extension: &[u8]) -> Option<i64> {
+    match extension {
+        [msgpack::TIMESTAMP, data @ ..] if data.len() == 4 => {
+            spelling::instant_of(i64::from(u32::from_be_bytes(data.try_into().ok()?)), 0)
+        }
+        [msgpack::TIMESTAMP, data @ ..] if data.len() == 8 => {
+            let both = u64::from_be_bytes(data.try_into().ok()?);
+            spelling::instant_of((both & ((1 << 34) - 1)) as i64, (both >> 34) as u32)
+        }
+        [msgpack::TIMESTAMP, data @ ..] if data.len() == 12 => {
+            let (nanos, seconds) = data.split_first_chunk::<4>()?;
+            spelling::instant_of(i64::from_be_bytes(seconds.try_into().ok()?), u32::from_be_bytes(*nanos))
+        }
+        _ => None,
+    }
+}
+
+struct BytesCell<'c, 's> {
+    /// `bytes` or `uuid`.
+    ty: Type,
+    context: &'c mut Context<'s>,
+    asking: bool,
+}
+
+impl Visitor<'_> for BytesCell<'_, '_> {
+    type Value = Word;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.ty.name())
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Word, E> {
+        // A text is JSON's way alone.
+        match (self.context.encoding, self.ty) {
+            (Encoding::Json, Type::Uuid) => {
+                let bytes = spelling::parse_uuid(text).ok_or_else(|| E::custom("no uuid"))?;
+                self.context.word(Entry::Bytes(&bytes), self.asking)
+            }
+            (Encoding::Json, _) => {
+                let bytes = spelling::parse_bytes(text).ok_or_else(|| E::custom("no base64"))?;
+                self.context.word(Entry::Bytes(&bytes), self.asking)
+            }
+            (Encoding::MessagePack, _) => Err(E::invalid_type(de::Unexpected::Str(text), &self)),
+        }
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Word, E> {
+        if self.ty == Type::Uuid && bytes.len() != 16 {
+            return Err(E::custom("a uuid has 16 bytes"));
+        }
+        self.context.word(Entry::Bytes(bytes), self.asking)
     }
 }
 
@@ -360,6 +469,93 @@ impl Visitor<'_> for BoolCell {
     #[inline]
     fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Word, E> {
         Ok(value::from_bool(truth))
+    }
+}
+
+struct CompositeCell<'c, 's> {
+    composite: &'c Composite,
+    cell: Cell<'c, 's>,
+}
+
+impl CompositeCell<'_, '_> {
+    /// Reads the fields of a branch, and makes the value.
+    fn fields<'de, A: SeqAccess<'de>>(self, branch: usize, mut seq: A) -> Result<Word, A::Error> {
+        let Cell { shapes, context, asking, depth, .. } = self.cell;
+        let mut words: SmallVec<[Word; 8]> = smallvec![branch as Word];
+        let fields = self.composite.branches.get(branch).map_or(&[][..], |branch| &branch.fields);
+        for field in fields {
+            let cell = Cell { ty: field.ty, shapes, context, asking, depth: depth + 1 };
+            match seq.next_element_seed(cell)? {
+                Some(word) => words.push(word),
+                None => return Err(de::Error::custom("too few fields")),
+            }
+        }
+        if seq.next_element::<IgnoredAny>()?.is_some() {
+            return Err(de::Error::custom("too many fields"));
+        }
+        dictionary::check_record(&words).map_err(de::Error::custom)?;
+        context.word(Entry::Record(&words), asking)
+    }
+}
+
+impl<'de> Visitor<'de> for CompositeCell<'_, '_> {
+    type Value = Word;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.composite.name)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Word, E> {
+        match self.composite.record() {
+            Some(_) => Ok(NIL),
+            None => Err(E::invalid_type(de::Unexpected::Unit, &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Word, A::Error> {
+        match self.composite.record() {
+            Some(_) => self.fields(0, seq),
+            None => Err(de::Error::invalid_type(de::Unexpected::Seq, &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Word, A::Error> {
+        let name = map.next_key::<std::borrow::Cow<'de, str>>()?;
+        let branch = name.as_deref().and_then(|name| name.strip_prefix('$')).and_then(|name| {
+            self.composite.branches.iter().position(|branch| branch.name.as_deref() == Some(name))
+        });
+        let Some(branch) = branch else { return Err(de::Error::custom("no such branch")) };
+        let word = map.next_value_seed(Fields { branch, value: self })?;
+        match map.next_key::<IgnoredAny>()? {
+            None => Ok(word),
+            Some(_) => Err(de::Error::custom("more than one branch")),
+        }
+    }
+}
+
+/// Seed of the fields of a branch.
+struct Fields<'c, 's> {
+    branch: usize,
+    value: CompositeCell<'c, 's>,
+}
+
+impl<'de> DeserializeSeed<'de> for Fields<'_, '_> {
+    type Value = Word;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Word, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields<'_, '_> {
+    type Value = Word;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array of fields")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Word, A::Error> {
+        self.value.fields(self.branch, seq)
     }
 }
 
@@ -400,7 +596,7 @@ impl<'de> Visitor<'de> for Where<'_, '_> {
                 let body = ErrorBody::incorrect(format!("duplicate column `{name}` in `where`"));
                 return Err(self.context.refuse(body));
             }
-            match map.next_value_seed(Cell { ty: columns[index].ty, context: self.context, asking: true }) {
+            match map.next_value_seed(Cell::new(&columns[index], self.context, true)) {
                 Ok(word) => filter.push((index, word)),
                 Err(error) => {
                     let spot = Spot::Where { relation: Arc::clone(self.relation), column: index };

@@ -8,10 +8,10 @@ use serde::de;
 use super::fields::{Field, Op};
 use super::source::{self, Failure, Locate, Step, clip};
 use super::{Schema, Schemas};
+use crate::dictionary::{self, Content, Entry};
 use crate::encoding::Encoding;
 use crate::error::{ErrorBody, ErrorCode};
 use crate::nearest::nearest;
-use crate::symbols;
 use crate::value::{Column, Word};
 
 /// Longest text of an error, in bytes: a message may quote the client.
@@ -47,8 +47,8 @@ pub(super) enum Spot {
 pub(super) struct Context<'s> {
     pub(super) encoding: Encoding,
     pub(super) schemas: &'s dyn Schemas,
-    /// Texts that some process may not know, each once.
-    pub(super) symbols: Vec<String>,
+    /// What some process may not know, each once.
+    pub(super) contents: Vec<Content>,
     /// Their words.
     told: HashSet<Word>,
     /// Rows of the transaction that has been read so far.
@@ -70,7 +70,7 @@ impl<'s> Context<'s> {
         Context {
             encoding,
             schemas,
-            symbols: Vec::new(),
+            contents: Vec::new(),
             told: HashSet::new(),
             rows: 0,
             op: None,
@@ -81,24 +81,25 @@ impl<'s> Context<'s> {
         }
     }
 
-    /// The word of a text that is about to be transacted.
+    /// The word of a value's content. One that is only asked about isn't remembered; one that is about to be
+    /// transacted is, and noted if it must be announced.
     #[inline]
-    pub(super) fn symbol<E: de::Error>(&mut self, text: &str) -> Result<Word, E> {
-        match symbols::intern(text) {
+    pub(super) fn word<E: de::Error>(&mut self, entry: Entry<'_>, asking: bool) -> Result<Word, E> {
+        let known = if asking {
+            dictionary::word_of(entry).map(|word| (word, false))
+        } else {
+            dictionary::intern(entry)
+        };
+        match known {
             Ok((word, false)) => Ok(word),
             Ok((word, true)) => {
                 if self.told.insert(word) {
-                    self.symbols.push(text.to_owned());
+                    self.contents.push(entry.to_content());
                 }
                 Ok(word)
             }
             Err(collision) => Err(self.refuse(ErrorBody::incorrect(collision.to_string()))),
         }
-    }
-
-    /// The word of a text that is asked for.
-    pub(super) fn asked<E: de::Error>(&mut self, text: &str) -> Result<Word, E> {
-        symbols::word_of(text).map_err(|collision| self.refuse(ErrorBody::incorrect(collision.to_string())))
     }
 
     /// Keeps the error for the client and returns one for serde, which ends the reading.
@@ -158,7 +159,7 @@ impl<'s> Context<'s> {
             Spot::Where { relation, column } => {
                 let column = &relation.columns[*column];
                 let value = self.value(bytes, &[Step::Field("where"), Step::Field(&column.name)]);
-                let (name, ty) = (&column.name, column.ty.name());
+                let (name, ty) = (&column.name, column.type_name());
                 format!(
                     "in `where`, {value} does not fit column `{name}` ({ty}) of relation `{}`",
                     relation.name
@@ -178,7 +179,7 @@ impl<'s> Context<'s> {
                     (Some((index, column)), _) => {
                         path.push(Step::Element(index));
                         let value = self.value(bytes, &path);
-                        format!("{value} does not fit column `{}` ({})", column.name, column.ty.name())
+                        format!("{value} does not fit column `{}` ({})", column.name, column.type_name())
                     }
                     (None, Some(width)) => {
                         let columns = relation.columns.len();

@@ -28,10 +28,10 @@ pub(super) fn decode(
 ) -> Result<Decoded, Box<Rejected>> {
     let mut context = Context::new(encoding, schemas);
     match source::parse(bytes, encoding, Whole(&mut context)) {
-        Ok((id, request)) => Ok(Decoded { id, request, symbols: context.symbols }),
+        Ok((id, request)) => Ok(Decoded { id, request, contents: context.contents }),
         Err(failure) => {
             let (id, error) = reject(bytes, &mut context, &failure);
-            Err(Box::new(Rejected { id, error, symbols: context.symbols }))
+            Err(Box::new(Rejected { id, error, contents: context.contents }))
         }
     }
 }

@@ -26,6 +26,7 @@ use smallvec::SmallVec;
 
 pub use fields::Op;
 
+use crate::dictionary::Content;
 use crate::encoding::Encoding;
 use crate::error::ErrorBody;
 use crate::ids::{RelationId, Time};
@@ -239,9 +240,9 @@ pub struct Decoded {
     pub id: RequestId,
     /// What is asked.
     pub request: Request,
-    /// Texts that are new to this process: they must be announced to the cluster with a sequenced command no later
-    /// than the one that carries these rows.
-    pub symbols: Vec<String>,
+    /// What some process may not know: it must be announced to the cluster with a sequenced command no later than
+    /// the one that carries these rows.
+    pub contents: Vec<Content>,
 }
 
 /// A request that is refused.
@@ -251,9 +252,9 @@ pub struct Rejected {
     pub id: RequestId,
     /// Why.
     pub error: ErrorBody,
-    /// Texts that were met before the mistake. The dictionary now takes them for announced, so they must be, with
-    /// the next sequenced command, although this request has no effect.
-    pub symbols: Vec<String>,
+    /// What was met before the mistake. It may be announced with the next sequenced command, although this request
+    /// has no effect.
+    pub contents: Vec<Content>,
 }
 
 /// Reads a request.

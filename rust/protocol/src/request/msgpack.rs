@@ -11,6 +11,12 @@ use serde::forward_to_deserialize_any;
 /// The name of the newtype by which a visitor asks for a value's raw bytes.
 pub(super) const RAW: &str = "dataflow_protocol::Raw";
 
+/// The name of the newtype by which a visitor asks for an extension: as bytes, its type before its data.
+pub(super) const EXTENSION: &str = "dataflow_protocol::Extension";
+
+/// The type byte of the timestamp extension, −1.
+pub(super) const TIMESTAMP: u8 = 0xff;
+
 /// Why a value could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -149,10 +155,30 @@ impl<'de> Reader<'de> {
         Ok(value)
     }
 
-    /// An extension, which no column has yet: a visitor sees it as bytes.
+    /// An extension that was not asked for: a visitor of anything sees it as bytes.
     fn extension<V: Visitor<'de>>(&mut self, length: usize, visitor: V) -> Result<V::Value, Error> {
         self.take::<1>()?;
         visitor.visit_borrowed_bytes(self.slice(length)?)
+    }
+
+    /// The type and the data of an extension; `None`, and nothing read, if the next value isn't one.
+    fn read_extension(&mut self) -> Result<Option<&'de [u8]>, Error> {
+        let start = self.rest;
+        let length = match self.marker()? {
+            Marker::FixExt1 => 1,
+            Marker::FixExt2 => 2,
+            Marker::FixExt4 => 4,
+            Marker::FixExt8 => 8,
+            Marker::FixExt16 => 16,
+            Marker::Ext8 => self.length8()?,
+            Marker::Ext16 => self.length16()?,
+            Marker::Ext32 => self.length32()?,
+            _ => {
+                self.rest = start;
+                return Ok(None);
+            }
+        };
+        self.slice(1 + length).map(Some)
     }
 }
 
@@ -221,10 +247,23 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &str, visitor: V) -> Result<V::Value, Error> {
-        if name == RAW {
-            visitor.visit_borrowed_bytes(self.skip()?)
-        } else {
-            visitor.visit_newtype_struct(self)
+        match name {
+            RAW => visitor.visit_borrowed_bytes(self.skip()?),
+            EXTENSION => match self.read_extension()? {
+                Some(extension) => visitor.visit_borrowed_bytes(extension),
+                None => {
+                    self.skip()?;
+                    Err(de::Error::invalid_type(de::Unexpected::Other("another value"), &visitor))
+                }
+            },
+            _ => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.read_extension()? {
+            Some(_) => Err(de::Error::invalid_type(de::Unexpected::Other("an extension"), &visitor)),
+            None => self.deserialize_any(visitor),
         }
     }
 
@@ -234,7 +273,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string byte_buf unit unit_struct
         seq tuple tuple_struct map struct enum identifier
     }
 }

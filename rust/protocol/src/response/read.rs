@@ -6,6 +6,7 @@ use crate::error::{ErrorBody, ErrorCode};
 use crate::ids::Time;
 use crate::request::RequestId;
 use crate::rows::RowBuf;
+use crate::shape::described;
 use crate::value::Column;
 
 /// A relation's contents at a finished time.
@@ -23,7 +24,7 @@ pub struct Contents<'a> {
     pub time: Time,
 }
 
-/// `{"id": …, "ok": {"columns", "rows", "time"}}`.
+/// `{"id": …, "ok": {"columns", "types"?, "rows", "time"}}`.
 ///
 /// # Errors
 ///
@@ -71,16 +72,25 @@ fn too_large(max_bytes: usize) -> ErrorBody {
 
 fn open(out: &mut Vec<u8>, encoding: Encoding, id: &RequestId, contents: &Contents<'_>) {
     reply::open(out, encoding, id, "ok");
+    let types = described(contents.columns);
     match encoding {
         Encoding::Json => {
             out.extend_from_slice(b"{\"columns\":");
             write::any(out, encoding, contents.columns);
+            if !types.is_empty() {
+                out.extend_from_slice(b",\"types\":");
+                write::any(out, encoding, &types);
+            }
             out.extend_from_slice(b",\"rows\":");
         }
         Encoding::MessagePack => {
-            drop(rmp::encode::write_map_len(out, 3));
+            drop(rmp::encode::write_map_len(out, 3 + u32::from(!types.is_empty())));
             write::text(out, encoding, "columns");
             write::any(out, encoding, contents.columns);
+            if !types.is_empty() {
+                write::text(out, encoding, "types");
+                write::any(out, encoding, &types);
+            }
             write::text(out, encoding, "rows");
         }
     }

@@ -9,7 +9,8 @@ use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::ids::RelationId;
 use dataflow_protocol::nearest::nearest;
 use dataflow_protocol::request::{Schema, Schemas};
-use dataflow_protocol::value::{Column, Type};
+use dataflow_protocol::shape::{Branch, Composite, Shapes};
+use dataflow_protocol::value::{Column, CompositeId, Type};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Both encodings.
@@ -30,10 +31,43 @@ impl Schemas for Catalog {
 
 /// Columns from names and types.
 pub(crate) fn columns(described: &[(&str, Type)]) -> Vec<Column> {
-    described.iter().map(|&(name, ty)| Column { name: name.to_owned(), ty }).collect()
+    described.iter().map(|&(name, ty)| Column::new(name, ty)).collect()
 }
 
-/// Inputs `likes`, `price`, `all` (a column of every type) and `flag` (nullary), and the derived `popular`.
+const LIST: Type = Type::Composite(CompositeId(1));
+const TREE: Type = Type::Composite(CompositeId(2));
+
+/// A column of a record type that contains itself, and one of an algebraic type.
+fn nested() -> Vec<Column> {
+    let branch = |name: Option<&str>, fields: &[(&str, Type)]| Branch {
+        name: name.map(str::to_owned),
+        fields: columns(fields),
+    };
+    let types = [
+        Composite {
+            id: CompositeId(1),
+            name: "List".to_owned(),
+            branches: vec![branch(None, &[("head", Type::Symbol), ("tail", LIST)])],
+        },
+        Composite {
+            id: CompositeId(2),
+            name: "Tree".to_owned(),
+            branches: vec![
+                branch(Some("Leaf"), &[("x", Type::Number)]),
+                branch(Some("Node"), &[("left", TREE), ("right", TREE)]),
+                branch(Some("Empty"), &[]),
+            ],
+        },
+    ];
+    let shapes = Arc::new(Shapes::new(&types));
+    columns(&[("list", LIST), ("tree", TREE)])
+        .into_iter()
+        .map(|column| Column { shapes: Some(Arc::clone(&shapes)), ..column })
+        .collect()
+}
+
+/// Inputs `likes`, `price`, `all` (a column of every type that both encodings write alike), `stamped` (one of those
+/// that they don't), `nested` (a record and an algebraic type) and `flag` (nullary), and the derived `popular`.
 pub(crate) fn catalog() -> Catalog {
     let relations = [
         ("likes", columns(&[("who", Type::Symbol), ("what", Type::Symbol)]), true),
@@ -50,6 +84,8 @@ pub(crate) fn catalog() -> Catalog {
             ]),
             true,
         ),
+        ("stamped", columns(&[("at", Type::Instant), ("id", Type::Uuid), ("data", Type::Bytes)]), true),
+        ("nested", nested(), true),
         ("popular", columns(&[("what", Type::Symbol), ("n", Type::Number)]), false),
     ];
     let schema = |(index, (name, columns, input)): (usize, (&str, Vec<Column>, bool))| {
@@ -59,7 +95,8 @@ pub(crate) fn catalog() -> Catalog {
     Catalog(relations.into_iter().enumerate().map(schema).collect())
 }
 
-/// The MessagePack form of a JSON text: the same order of fields, duplicates included.
+/// The MessagePack form of a JSON text: the same order of fields, duplicates included. A string that begins with
+/// `raw:` stands for the bytes it has in hexadecimal, whatever value they are.
 pub(crate) fn msgpack(json: &str) -> Vec<u8> {
     let mut out = Vec::new();
     serde_json::from_str::<Tree>(json).unwrap().write(&mut out);
@@ -76,6 +113,14 @@ enum Tree {
 impl Tree {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
+            Tree::Leaf(serde_json::Value::String(text)) if text.starts_with("raw:") => {
+                let digits = &text.as_bytes()[4..];
+                out.extend(
+                    digits
+                        .chunks(2)
+                        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()),
+                );
+            }
             Tree::Leaf(value) => out.extend(rmp_serde::to_vec(value).unwrap()),
             Tree::Array(elements) => {
                 rmp::encode::write_array_len(out, elements.len() as u32).unwrap();
