@@ -78,6 +78,7 @@ test:
 	@$(MAKE) --no-print-directory python-check
 	@$(MAKE) --no-print-directory rust-test
 	@$(MAKE) --no-print-directory stubs
+	@.ci/postgresql
 	@$(MAKE) --no-print-directory pytest
 
 # Suites say themselves what they need; tests/torture/README.md.

@@ -39,7 +39,8 @@ ROOMS = {
     "client": {"dsl", "errors", "protocol", "values"},
     "language": {"errors", "values"},
     "planner": {"errors", "language"},
-    "server": {"client", "errors", "language", "planner", "protocol"},
+    "sources": {"errors"},
+    "server": {"client", "errors", "language", "planner", "protocol", "sources"},
     "run": {"client", "errors", "language", "planner", "protocol", "server", "values"},
     "cli": {"client", "errors", "protocol", "run", "server"},
 }

@@ -3,12 +3,22 @@ from typing import final
 __all__ = [
     "LIMITS",
     "TUNABLES",
+    "Attach",
+    "Attached",
+    "Csv",
+    "Detach",
     "Explain",
+    "Feed",
     "Formed",
     "Host",
+    "Intake",
+    "Ndjson",
+    "PgOutput",
+    "Piece",
     "Register",
     "Registered",
     "Stopped",
+    "Unattached",
     "Unregistered",
     "__version__",
 ]
@@ -55,6 +65,96 @@ class Unregistered:
     def relations(self) -> list[int]: ...
 
 @final
+class Attach:
+    @property
+    def ticket(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+@final
+class Attached:
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+@final
+class Unattached:
+    @property
+    def name(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
+@final
+class Detach:
+    @property
+    def ticket(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+@final
+class Csv:
+    def __new__(
+        cls,
+        target: str,
+        delimiter: str,
+        skip: bool,
+        *,
+        order: tuple[list[int], int] | None = None,
+        null: tuple[str, list[str | None]] | None = None,
+    ) -> Csv: ...
+    @staticmethod
+    def first(data: bytes, delimiter: str, last: bool) -> tuple[list[str], int] | None: ...
+
+@final
+class Ndjson:
+    def __new__(cls, target: str, skip: bool) -> Ndjson: ...
+
+@final
+class Piece:
+    @property
+    def consumed(self) -> int: ...
+    @property
+    def lines(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def bad_rows(self) -> int: ...
+    @property
+    def bad(self) -> list[tuple[int, str | None, str]]: ...
+
+@final
+class PgOutput:
+    def __new__(cls, tables: str, skip: bool, limit_bytes: int) -> PgOutput: ...
+    def reset(self) -> None: ...
+
+@final
+class Feed:
+    @property
+    def worker(self) -> int: ...
+    @property
+    def has_room(self) -> bool: ...
+    @property
+    def ended(self) -> tuple[str, str] | None: ...
+    @property
+    def progress(self) -> dict[str, int]: ...
+    def csv(self, form: Csv, data: bytes, last: bool) -> Piece | None: ...
+    def ndjson(self, form: Ndjson, data: bytes, last: bool) -> Piece | None: ...
+    def clear(self, targets: list[str]) -> bool: ...
+    def pgoutput(
+        self, decoder: PgOutput, messages: list[bytes]
+    ) -> tuple[int, int | None, int, str | None]: ...
+    def close(self) -> None: ...
+
+@final
+class Intake:
+    def feed(self, limit_bytes: int) -> Feed: ...
+    def wait(self, seconds: float) -> None: ...
+    def ring(self) -> None: ...
+
+@final
 class Stopped:
     @property
     def alone(self) -> bool: ...
@@ -70,9 +170,27 @@ class Host:
     def event_fd(self) -> int: ...
     @property
     def formed(self) -> bool: ...
-    def drain(self) -> list[Formed | Register | Explain | Registered | Unregistered | Stopped]: ...
+    def drain(
+        self,
+    ) -> list[
+        Formed
+        | Register
+        | Explain
+        | Registered
+        | Unregistered
+        | Attach
+        | Attached
+        | Unattached
+        | Detach
+        | Stopped
+    ]: ...
     def respond(self, ticket: int, plan: str) -> None: ...
     def explain(self, ticket: int, tree: str) -> None: ...
+    def accept(self, ticket: int, source: str) -> None: ...
+    def detached(self, ticket: int, time: int, left: list[str]) -> None: ...
+    def attach(self, name: str, source: str) -> None: ...
+    def post_source(self, name: str, report: str | None) -> None: ...
+    def intake(self) -> Intake: ...
     def reject(
         self,
         ticket: int,

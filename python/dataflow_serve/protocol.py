@@ -29,9 +29,13 @@ __all__ = [
     "DEFAULT_PORT",
     "PREAMBLE",
     "VERSION",
+    "Attach",
+    "Attached",
     "Change",
     "Changes",
     "Column",
+    "Detach",
+    "Detached",
     "Encoding",
     "Ended",
     "ErrorBody",
@@ -218,6 +222,23 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Attach:
+    """Have an external source feed relations; `docs/sources.md` says what ``source`` may be."""
+
+    OP: ClassVar = "attach"
+    name: str
+    source: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """End an external source."""
+
+    OP: ClassVar = "detach"
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tune:
     """Set tunables of all workers; the names stand beside ``op`` on the wire."""
 
@@ -249,6 +270,8 @@ Request: TypeAlias = (
     | Read
     | Explain
     | Status
+    | Attach
+    | Detach
     | Tune
     | Ping
     | Shutdown
@@ -377,6 +400,25 @@ class StatusReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """Answers `Attach`: the source is attached as of this time."""
+
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """Answers `Detach`: nothing of the source takes effect after this time.
+
+    Attributes:
+        left: What couldn't be removed outside, in words.
+    """
+
+    time: int
+    left: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Tunables:
     """Answers `Tune`: the tunables now in force on every worker."""
 
@@ -405,6 +447,8 @@ ReplyBody: TypeAlias = (
     | Rows
     | Plan
     | StatusReport
+    | Attached
+    | Detached
     | Tunables
     | Pong
     | Stopping
@@ -701,6 +745,8 @@ _BODIES: Mapping[type[Any], type[Any]] = {
     Unsubscribe: Unsubscribed,
     Read: Rows,
     Explain: Plan,
+    Attach: Attached,
+    Detach: Detached,
     Ping: Pong,
     Shutdown: Stopping,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +77,19 @@ def test_closing_ends_the_threads() -> None:
     before = threading.active_count()
     ds.serve().close()
     assert threading.active_count() == before
+
+
+def test_a_file_is_read_for_a_program_that_has_a_server(tmp_path: Path) -> None:
+    people = tmp_path / "people.csv"
+    people.write_text("x,y\nann,bob\n", encoding="utf-8")
+    with ds.serve() as db:
+        db.register(PROGRAM)
+        with db["knows"].subscribe() as live:
+            rows = set(next(live).added)
+            db.attach("people", {"kind": "files", "path": str(people), "relation": "knows"})
+            while rows != {("ann", "bob")}:
+                rows |= set(next(live).added)
+        with pytest.raises(ds.ConflictError, match="process 0 has one of that name"):
+            db.attach("people", {"kind": "files", "path": "x", "relation": "knows"})
+        assert not db.detach("people").left
+        assert db.status()["sources"] == []

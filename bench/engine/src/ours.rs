@@ -57,6 +57,7 @@ fn plan(work: &str) -> Plan {
     Plan {
         version: VERSION,
         name: work.into(),
+        types: Vec::new(),
         digest: work.into(),
         imports: Vec::new(),
         relations: vec![relation("edge", 2, Some(InputMode::Set)), relation("result", columns, None)],

@@ -21,7 +21,17 @@ from dataflow_serve.client._view import Progress, Step
 from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel
 from dataflow_serve.dsl import Relation as NamedRelation
 from dataflow_serve.errors import DataflowError
-from dataflow_serve.protocol import Change, Column, Module, Row, Rows, ServerInfo, Transacted, Value
+from dataflow_serve.protocol import (
+    Change,
+    Column,
+    Detached,
+    Module,
+    Row,
+    Rows,
+    ServerInfo,
+    Transacted,
+    Value,
+)
 
 __all__ = ["BlockingClient", "BlockingPending", "BlockingRelation", "BlockingSubscription", "connect"]
 
@@ -268,6 +278,23 @@ class BlockingClient:
     def status(self) -> dict[str, Any]:
         """How the server is: workers, clients, relations, counters."""
         return self._portal.call(self._client.status)
+
+    def attach(self, name: str, source: Mapping[str, Any]) -> int:
+        """Have the server read an external source; see `Client.attach`.
+
+        Raises:
+            IncorrectError: it isn't a source that can be read.
+            ConflictError: another one has that name.
+        """
+        return self._portal.call(lambda: self._client.attach(name, source))
+
+    def detach(self, name: str) -> Detached:
+        """End an external source; see `Client.detach`.
+
+        Raises:
+            NotFoundError: no source has that name.
+        """
+        return self._portal.call(lambda: self._client.detach(name))
 
     def tune(self, **tunables: Any) -> dict[str, Any]:
         """Set tunables of all workers; those now in force."""

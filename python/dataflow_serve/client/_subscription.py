@@ -26,7 +26,7 @@ BUFFERED_CHANGES = 50_000
 class Host(Protocol):
     """What a subscription needs of its client: a way to the server, now and after a reconnection."""
 
-    async def attach(self, subscription: Subscription[Any]) -> Subscribed:
+    async def adopt(self, subscription: Subscription[Any]) -> Subscribed:
         """Keep the subscription alive from now on, and make its first request."""
         ...
 
@@ -34,7 +34,7 @@ class Host(Protocol):
         """Make the request that continues it."""
         ...
 
-    def detach(self, subscription: Subscription[Any]) -> None:
+    def release(self, subscription: Subscription[Any]) -> None:
         """Forget the subscription."""
         ...
 
@@ -98,7 +98,7 @@ class Subscription(Generic[ItemT]):
             raise LocalProtocolError(f"a subscription of {self.relation} can be entered once only")
         self._entered = True
         try:
-            await self._host.attach(self)
+            await self._host.adopt(self)
         except BaseException:
             self.leave()
             raise
@@ -198,7 +198,7 @@ class Subscription(Generic[ItemT]):
     def leave(self) -> None:
         """Unsubscribe without waiting; nothing more comes out of it. Twice is fine."""
         self._finished = True
-        self._host.detach(self)
+        self._host.release(self)
         if self._link is not None and self._sub is not None:
             self._link.silence(self._sub)
         self._buffer.clear()

@@ -33,7 +33,11 @@ from dataflow_serve.errors import (
     UnsupportedError,
 )
 from dataflow_serve.protocol import (
+    Attach,
+    Attached,
     Change,
+    Detach,
+    Detached,
     Encoding,
     Explain,
     Hello,
@@ -357,6 +361,27 @@ class Client:
         """How the server is: workers, clients, relations, counters. Cancelling leaves nothing behind."""
         return dict((await self._ask(Status(), StatusReport)).report)
 
+    async def attach(self, name: str, source: Mapping[str, Any]) -> int:
+        """Have the server read an external source; the time from which on it does.
+
+        `docs/sources.md` says what a source may be. Cancelling leaves it attached or not.
+
+        Raises:
+            IncorrectError: it isn't a source that can be read.
+            ConflictError: another one has that name.
+        """
+        return (await self._ask(Attach(name, source), Attached)).time
+
+    async def detach(self, name: str) -> Detached:
+        """End an external source; waits until nothing of it takes effect any more.
+
+        Rows that it brought stay. Cancelling leaves it attached or not.
+
+        Raises:
+            NotFoundError: no source has that name.
+        """
+        return await self._ask(Detach(name), Detached)
+
     async def tune(self, **tunables: Any) -> dict[str, Any]:
         """Set tunables of all workers; those now in force. Cancelling leaves them set or not."""
         return dict((await self._ask(Tune(tunables), Tunables)).tunables)
@@ -512,7 +537,7 @@ class Client:
 
     # --- the host of subscriptions --------------------------------------------------------------------------
 
-    async def attach(self, subscription: Subscription[Any]) -> Subscribed:
+    async def adopt(self, subscription: Subscription[Any]) -> Subscribed:
         """Make a subscription's first request; see `Subscription`. Cancelling leaves nothing subscribed."""
         self._subscriptions.add(subscription)
         return await self._request_subscription(self._current(), subscription)
@@ -526,7 +551,7 @@ class Client:
             # The next connection continues it with all the others, or the end of the client ends it.
             await self.wait_connected()
 
-    def detach(self, subscription: Subscription[Any]) -> None:
+    def release(self, subscription: Subscription[Any]) -> None:
         """Forget a subscription."""
         self._subscriptions.discard(subscription)
 

@@ -4,30 +4,57 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import AsyncIterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import trio
 
 from dataflow_serve import _core
-from dataflow_serve._core import Explain, Formed, Register, Registered, Stopped, Unregistered
+from dataflow_serve._core import (
+    Attach,
+    Attached,
+    Detach,
+    Explain,
+    Formed,
+    Register,
+    Registered,
+    Stopped,
+    Unattached,
+    Unregistered,
+)
 from dataflow_serve.errors import DataflowError, IncorrectError
 from dataflow_serve.server._settings import Settings
+from dataflow_serve.sources import Intake, Target
 
 __all__ = [
+    "Attach",
+    "Attached",
     "Cluster",
+    "Detach",
     "Event",
     "Explain",
     "Formed",
     "Register",
     "Registered",
     "Stopped",
+    "Unattached",
     "Unregistered",
     "limit_defaults",
     "tunable_names",
 ]
 
-Event: TypeAlias = Formed | Register | Explain | Registered | Unregistered | Stopped
+Event: TypeAlias = (
+    Formed
+    | Register
+    | Explain
+    | Registered
+    | Unregistered
+    | Attach
+    | Attached
+    | Unattached
+    | Detach
+    | Stopped
+)
 
 JOIN_SECONDS = 3.0
 """How long threads that have nothing left to do may take to end."""
@@ -92,8 +119,12 @@ class Cluster:
         """Answer an `Explain`."""
         self._host.explain(ticket, tree)
 
+    def accept(self, ticket: int, source: str) -> None:
+        """Answer an `Attach` with the source as it will be run."""
+        self._host.accept(ticket, source)
+
     def reject(self, ticket: int, error: DataflowError) -> None:
-        """Answer a `Register` or an `Explain` with an error."""
+        """Answer a `Register`, an `Explain` or an `Attach` with an error."""
         position = None
         if error.line is not None and error.column is not None:
             position = (error.line, error.column)
@@ -122,6 +153,47 @@ class Cluster:
             self._host.set_certificate(msgspec.json.encode(settings.tls()).decode())
         except ValueError as error:
             raise IncorrectError(str(error)) from error
+
+    # --- what sources need of it
+
+    def intake(self) -> Intake:
+        """A door for the thread of one more source."""
+        return self._host.intake()
+
+    def csv(
+        self,
+        target: Target,
+        delimiter: str,
+        skip: bool,
+        order: tuple[list[int], int] | None,
+        null: tuple[str, list[str | None]] | None = None,
+    ) -> Any:
+        """How a CSV file is read; ``null`` is the text for no value, and what stands for it by column."""
+        return _core.Csv(target.document, delimiter, skip, order=order, null=null)
+
+    def pgoutput(self, tables: str, skip: bool, limit_bytes: int) -> Any:
+        """Follows a stream of PostgreSQL's."""
+        return _core.PgOutput(tables, skip, limit_bytes)
+
+    def first_record(self, data: bytes, delimiter: str, last: bool) -> tuple[list[str], int] | None:
+        """The fields of a CSV file's first record and its bytes; None if it isn't complete."""
+        return _core.Csv.first(data, delimiter, last)
+
+    def ndjson(self, target: Target, skip: bool) -> Any:
+        """How lines of JSON are read."""
+        return _core.Ndjson(target.document, skip)
+
+    def attach(self, name: str, source: str) -> None:
+        """Attach a source of the configuration; `Attached` or `Unattached` follows."""
+        self._host.attach(name, source)
+
+    def detached(self, ticket: int, time: int, left: list[str]) -> None:
+        """Answer a `Detach`."""
+        self._host.detached(ticket, time, left)
+
+    def post_source(self, name: str, report: str | None) -> None:
+        """What a source says of itself in ``status``; None once it has ended."""
+        self._host.post_source(name, report)
 
     def shutdown(self) -> None:
         """Ask the whole cluster to stop; a `Stopped` event follows."""

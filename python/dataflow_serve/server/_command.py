@@ -169,6 +169,7 @@ async def _run(settings: Settings, read_settings: Callable[[], Settings]) -> boo
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         trio.open_signal_receiver(signal.SIGHUP) as wishes,
     ):
+        sources = settings.sources()
         cluster = Cluster(settings)
         host, port = cluster.address
         if settings.is_readable():
@@ -178,7 +179,7 @@ async def _run(settings: Settings, read_settings: Callable[[], Settings]) -> boo
             nursery.start_soon(_stop_on_signal, signals, cluster)
             nursery.start_soon(_reload_on_signal, wishes, cluster, read_settings)
             nursery.start_soon(watch_certificate, cluster, settings)
-            ended = await outcome.acapture(run_process, cluster)
+            ended = await outcome.acapture(run_process, cluster, sources)
             nursery.cancel_scope.cancel()
         # Out here, a failure isn't wrapped in the nursery's group.
         together: bool = ended.unwrap()

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
-from dataflow_serve.errors import WorkerFailed
+from dataflow_serve.errors import DataflowError, WorkerFailed
 from dataflow_serve.server._cluster import (
+    Attach,
+    Attached,
     Cluster,
+    Detach,
     Explain,
     Formed,
     Register,
     Registered,
     Stopped,
+    Unattached,
     Unregistered,
 )
 from dataflow_serve.server._queries import Queries
+from dataflow_serve.sources import Source, Sources
 
 __all__ = ["run_process"]
 
 _log = logging.getLogger(__name__)
 
 
-async def run_process(cluster: Cluster, *, on_formed: Callable[[], None] = lambda: None) -> bool:
+async def run_process(
+    cluster: Cluster,
+    sources: Mapping[str, Source] | None = None,
+    *,
+    on_formed: Callable[[], None] = lambda: None,
+) -> bool:
     """Attend to a process's workers until they have ended; False if the rest of the cluster wasn't reached.
+
+    ``sources`` are read once the cluster is formed, beside those that clients attach.
 
     Cancelling leaves the workers running without a control plane: ask the cluster to stop first.
 
@@ -33,8 +46,10 @@ async def run_process(cluster: Cluster, *, on_formed: Callable[[], None] = lambd
         WorkerFailed: a worker thread died, here or in a process that this one was linked with.
     """
     queries = Queries(cluster)
+    fed = Sources(cluster, sources or {})
     stopped: Stopped | None = None
     async with trio.open_nursery() as nursery:
+        await nursery.start(fed.run)
         async for batch in cluster.events():
             for event in batch:
                 match event:
@@ -44,13 +59,25 @@ async def run_process(cluster: Cluster, *, on_formed: Callable[[], None] = lambd
                         nursery.start_soon(queries.explain, event)
                     case Registered():
                         queries.registered(event)
+                        fed.registered(json.loads(event.module))
                     case Unregistered():
                         queries.unregistered(event)
+                        fed.unregistered(event.relations)
+                    case Attach():
+                        _accept(cluster, fed, event)
+                    case Attached():
+                        fed.attached(event.name, event.source)
+                    case Unattached():
+                        fed.unattached(event.name, event.reason)
+                    case Detach():
+                        nursery.start_soon(fed.detach, event.ticket, event.name)
                     case Formed():
                         _log.info("the cluster is formed")
+                        fed.formed()
                         on_formed()
                     case Stopped():
                         stopped = event
+                        await fed.aclose()
                         # Nobody is left who could use the plans under way.
                         nursery.cancel_scope.cancel()
     assert stopped is not None, "events end with Stopped"
@@ -58,3 +85,11 @@ async def run_process(cluster: Cluster, *, on_formed: Callable[[], None] = lambd
     if stopped.failure is not None:
         raise WorkerFailed(f"a worker failed: {stopped.failure}")
     return not stopped.alone
+
+
+def _accept(cluster: Cluster, sources: Sources, event: Attach) -> None:
+    """Let the workers go on with a source that can be run here."""
+    try:
+        cluster.accept(event.ticket, sources.describe(event.name, event.source))
+    except DataflowError as error:
+        cluster.reject(event.ticket, error)

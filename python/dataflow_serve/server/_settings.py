@@ -13,15 +13,17 @@ import msgspec
 
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.server._access import Token, is_loopback
+from dataflow_serve.sources import Source, parse
 
 __all__ = ["Settings", "load"]
 
 ENVIRONMENT = "DATAFLOW_SERVE_"
 """Settings can be given by a variable: this prefix, and the name in capitals. Lists have commas."""
-TABLES = {"tunables": "TUNE_", "limits": "LIMIT_", "token": None}
+TABLES = {"tunables": "TUNE_", "limits": "LIMIT_", "token": None, "source": None}
 """Tables of the file, and how the variables of their entries begin: ``DATAFLOW_SERVE_LIMIT_<NAME>``."""
 PYTHONS_OWN = (
     "hostfile",
+    "source",
     "token",
     "hosts",
     "origins",
@@ -81,6 +83,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Listen where others can reach the server, though it can't tell who they are."""
     limits: dict[str, LimitValue] = {}
     """What connections may take and how long; `docs/security.md` has the names."""
+    source: list[dict[str, Any]] = []
+    """External sources to read, each with a ``name`` of its own; `docs/sources.md` says what else."""
     tunables: dict[str, int] = {}
     """What ``tune`` can change while the server runs, as it is at the start."""
 
@@ -161,6 +165,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def is_readable(self) -> bool:
         """Whether tokens and data can be read on their way from other machines."""
         return (self.tls_certificate is None or self.plaintext == "always") and not is_loopback(self.listen)
+
+    def sources(self) -> dict[str, Source]:
+        """The external sources, by name.
+
+        Raises:
+            IncorrectError: one has no name or another's, or can't be understood.
+        """
+        sources: dict[str, Source] = {}
+        for number, each in enumerate(self.source):
+            document = dict(each)
+            name = document.pop("name", None)
+            if not isinstance(name, str) or not name:
+                raise IncorrectError(f"`[[source]]` number {number + 1} has no name")
+            if name in sources:
+                raise IncorrectError(f"two sources are named {name!r}")
+            sources[name] = parse(name, document)
+        return sources
 
     def to_core(self) -> str:
         """The document that the workers are started with.

@@ -384,6 +384,16 @@ impl Engine {
         }
     }
 
+    /// Removes rows of an `upsert` relation by their key at `time`, at their owner; other columns of `keys` mean nothing.
+    /// In the order of effect, like [`Self::introduce`].
+    pub fn erase(&mut self, relation: RelationId, time: Time, keys: &RowBuf) {
+        let stored = self.catalog.relations.get_mut(&relation);
+        if let Some(input) = stored.and_then(|stored| stored.input.as_mut()).filter(|_| !keys.is_empty()) {
+            let bytes = input.erase(time, keys);
+            self.introduced.push_back((relation, time, bytes));
+        }
+    }
+
     /// All commands at `time` have been applied: the inputs concerned move past it.
     pub fn advance(&mut self, time: Time) {
         self.applied = self.applied.max(time);

@@ -16,7 +16,7 @@ use crate::operators::arrange::{arrange, arrange_with, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
 use crate::render::order;
 use crate::trace::Agent;
-use crate::trace::fold::{FoldBatcher, LastWrite, Prior};
+use crate::trace::fold::{FoldBatcher, LastWrite, Prior, operation};
 
 /// Rows handed to the dataflow at once: what follows sorts them in one go.
 const CHUNK_ROWS: usize = 1 << 13;
@@ -84,18 +84,30 @@ pub(crate) fn build(
 impl Input {
     /// Introduces the rows of one transaction at `time`, deletes first; returns their bytes.
     pub(crate) fn introduce(&mut self, time: Time, delete: &RowBuf, insert: &RowBuf) -> usize {
+        self.operations(time, delete, operation::DELETE);
+        self.operations(time, insert, operation::INSERT);
+        delete.bytes() + insert.bytes()
+    }
+
+    /// Removes rows of an `upsert` relation at `time` by their key, whatever their other columns; returns their bytes.
+    pub(crate) fn erase(&mut self, time: Time, keys: &RowBuf) -> usize {
+        self.operations(time, keys, operation::ERASE);
+        keys.bytes()
+    }
+
+    fn operations(&mut self, time: Time, rows: &RowBuf, operation: u64) {
+        if rows.is_empty() {
+            return;
+        }
         let mut updates = Updates::new(self.width());
-        for (rows, is_insert) in [(delete, false), (insert, true)] {
-            for row in rows.iter() {
-                self.operation(&mut updates, row, is_insert, time);
-                if updates.len() >= CHUNK_ROWS {
-                    self.handle.send_batch(&mut updates);
-                    updates = Updates::new(self.width());
-                }
+        for row in rows.iter() {
+            self.operation(&mut updates, row, operation, time);
+            if updates.len() >= CHUNK_ROWS {
+                self.handle.send_batch(&mut updates);
+                updates = Updates::new(self.width());
             }
         }
         self.handle.send_batch(&mut updates);
-        delete.bytes() + insert.bytes()
     }
 
     fn width(&self) -> usize {
@@ -103,12 +115,12 @@ impl Input {
     }
 
     /// Operations are laid out as [`LastWrite`] reads them; copies of a `raw` relation simply count.
-    fn operation(&mut self, updates: &mut Updates<u64>, row: &[u64], insert: bool, time: Time) {
+    fn operation(&mut self, updates: &mut Updates<u64>, row: &[u64], operation: u64, time: Time) {
         if self.mode == InputMode::Raw {
-            updates.push(row, time, if insert { 1 } else { -1 });
+            updates.push(row, time, if operation == operation::INSERT { 1 } else { -1 });
             return;
         }
-        let sequence = self.origin << 44 | self.position << 1 | u64::from(insert);
+        let sequence = self.origin << 44 | self.position << operation::BITS | operation;
         self.position += 1;
         let words = updates.row_words();
         words.extend(self.order[..self.key_width].iter().map(|&column| row[column]));

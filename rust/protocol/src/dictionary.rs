@@ -63,6 +63,11 @@ impl<'a> From<&'a Content> for Entry<'a> {
 }
 
 impl Content {
+    /// Bytes it takes, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Content>() + self.parts().1.len()
+    }
+
     /// The content, borrowed.
     pub fn entry(&self) -> Entry<'_> {
         match self {

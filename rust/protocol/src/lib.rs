@@ -8,12 +8,14 @@
 //! * [`rows`]: a flat buffer of rows, the unit in which data moves between rooms.
 //! * [`plan`]: the typed, versioned document that a compiled program is.
 //! * [`encoding`], [`error`], [`request`], [`response`]: the messages between clients and the server.
+//! * [`intake`]: rows of external sources, from their bytes to words.
 //! * [`nearest`]: the name that was probably meant, for hints.
 
 pub mod dictionary;
 pub mod encoding;
 pub mod error;
 pub mod ids;
+pub mod intake;
 pub mod nearest;
 pub mod plan;
 pub mod request;

@@ -90,6 +90,11 @@ const REQUESTS: &[(&str, &str)] = &[
     ("read some", r#"{"id":7,"op":"read","relation":"price","where":{"what":"tea"},"limit":10}"#),
     ("explain", r#"{"id":7,"op":"explain","relation":"popular"}"#),
     ("status", r#"{"id":7,"op":"status"}"#),
+    (
+        "attach",
+        r#"{"id":7,"op":"attach","name":"log","source":{"kind":"files","path":"/var/log/*.csv","relation":"price","header":null,"more":[1,-2,1.5,true,{"a":"b"}]}}"#,
+    ),
+    ("detach", r#"{"id":7,"op":"detach","name":"log"}"#),
     ("tune", r#"{"id":7,"op":"tune","steps_per_turn":4,"time_budget_us":250.5}"#),
     ("ping", r#"{"id":7,"op":"ping"}"#),
     ("shutdown", r#"{"id":7,"op":"shutdown"}"#),
@@ -116,6 +121,11 @@ const REFUSALS: &[(&str, &str)] = &[
     ("unknown relation", r#"{"id":7,"op":"read","relation":"liks"}"#),
     ("unknown version", r#"{"id":7,"op":"hello","version":2}"#),
     ("without an id", r#"{"op":"dance"}"#),
+    ("a source that is no object", r#"{"id":7,"op":"attach","name":"log","source":["files"]}"#),
+    (
+        "a source that is nested too deep",
+        r#"{"id":7,"op":"attach","name":"log","source":{"a":[[[[[[[[1]]]]]]]]}}"#,
+    ),
     (
         "a value that does not fit",
         r#"{"id":7,"op":"transact","changes":[{"relation":"price","insert":[["tea",5],["jam",1.0]]}]}"#,

@@ -38,6 +38,35 @@ pub(crate) struct Unregistered {
     relations: Vec<u64>,
 }
 
+/// A client asks to attach a source; answered by `Host.accept` or `Host.reject`.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Attach {
+    ticket: u64,
+    name: String,
+    source: String,
+}
+
+/// A source is attached to this process.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Attached {
+    name: String,
+    source: String,
+}
+
+/// A source of the configuration isn't attached.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Unattached {
+    name: String,
+    reason: String,
+}
+
+/// A source is to end; answered by `Host.detached`.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Detach {
+    ticket: u64,
+    name: String,
+}
+
 /// All workers of the process have ended: `clean` or not, `alone` or with the cluster, or with a `failure`.
 #[pyclass(frozen, get_all, module = "dataflow_serve._core")]
 pub(crate) struct Stopped {
@@ -70,6 +99,12 @@ pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             let relations = relations.into_iter().map(|relation| relation.0).collect();
             Py::new(py, Unregistered { version, modules, relations })?.into_any()
         }
+        Event::Attach { ticket, name, source } => {
+            Py::new(py, Attach { ticket: ticket.0, name, source })?.into_any()
+        }
+        Event::Attached { name, source } => Py::new(py, Attached { name, source })?.into_any(),
+        Event::Unattached { name, reason } => Py::new(py, Unattached { name, reason })?.into_any(),
+        Event::Detach { ticket, name } => Py::new(py, Detach { ticket: ticket.0, name })?.into_any(),
         Event::Stopped(ending) => Py::new(py, Stopped::from(&ending))?.into_any(),
     })
 }

@@ -14,13 +14,14 @@ use pyo3::prelude::*;
 use crate::detach::detach;
 use crate::error::{error_body, worker_error};
 use crate::events::{Stopped, event};
+use crate::feed::Intake;
 
 /// The workers of this process, running from the start.
 ///
 /// Methods may be called from any thread; none blocks but `join`, and it releases the GIL.
 #[pyclass(frozen, module = "dataflow_serve._core")]
 pub(crate) struct Host {
-    workers: Workers,
+    pub(crate) workers: Workers,
 }
 
 #[pymethods]
@@ -68,7 +69,33 @@ impl Host {
         self.workers.answer(Ticket(ticket), Answer::Explanation(tree));
     }
 
-    /// Answers either with an error.
+    /// Answers an `Attach` with the source as it will be run, JSON.
+    fn accept(&self, ticket: u64, source: String) {
+        self.workers.answer(Ticket(ticket), Answer::Source(source));
+    }
+
+    /// Answers a `Detach`: the time of the source's last transaction, and what it had to leave behind.
+    fn detached(&self, ticket: u64, time: u64, left: Vec<String>) {
+        self.workers.answer(Ticket(ticket), Answer::Detached { time, left });
+    }
+
+    /// Attaches a source of the configuration; `Attached` or `Unattached` follows.
+    fn attach(&self, name: String, source: String) {
+        self.workers.attach(name, source);
+    }
+
+    /// What a source says of itself in `status`, JSON; None once it has ended.
+    #[pyo3(signature = (name, report))]
+    fn post_source(&self, name: String, report: Option<String>) {
+        self.workers.post_source(name, report);
+    }
+
+    /// What the thread of one source hands its rows to.
+    fn intake(slf: &Bound<'_, Self>) -> Intake {
+        Intake::new(slf.clone().unbind())
+    }
+
+    /// Answers any of them with an error.
     #[pyo3(signature = (ticket, code, message, *, hint=None, position=None, retry=false))]
     fn reject(
         &self,

@@ -1,9 +1,9 @@
 //! The extension module `dataflow_serve._core`: a handle on the workers of this process, and their events.
 //!
-//! Thin by intent: types cross here, nothing is decided. Rows never do. Worker threads never take the GIL; whatever
+//! Thin by intent: types cross here, nothing is decided. Rows never do, but as the bytes a source read them in. Worker threads never take the GIL; whatever
 //! blocks releases it ([`detach`]).
 //!
-//! * `host`: the handle; `events`: what it tells Python; `error`: the one table from Rust's errors to Python's.
+//! * `host`: the handle; `events`: what it tells Python; `feed`: what external sources supply; `error`: the one table from Rust's errors to Python's.
 
 // pyo3's macros expand to it.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -11,6 +11,7 @@
 mod detach;
 mod error;
 mod events;
+mod feed;
 mod host;
 mod logs;
 
@@ -29,7 +30,11 @@ fn limits() -> String {
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::events::{Explain, Formed, Register, Registered, Stopped, Unregistered};
+    use crate::events::{
+        Attach, Attached, Detach, Explain, Formed, Register, Registered, Stopped, Unattached, Unregistered,
+    };
+    #[pymodule_export]
+    use crate::feed::{Csv, Feed, Intake, Ndjson, PgOutput, Piece};
     #[pymodule_export]
     use crate::host::Host;
     use pyo3::prelude::*;

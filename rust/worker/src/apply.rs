@@ -21,7 +21,7 @@ use crate::catalog::RelationReply;
 use crate::command::{Command, Element, Letter, Report, Ticket, Transaction, tuned};
 use crate::connections::Connections;
 use crate::keys::Verdict;
-use crate::member::{Done, Member, OwnTransaction, Pending, Visible, learn};
+use crate::member::{Done, Member, Own, OwnTransaction, Pending, Visible, learn};
 use crate::process::{ColumnView, Event, ModuleView, RelationView};
 
 /// What became of a transaction, as every worker finds out for itself.
@@ -99,7 +99,10 @@ impl Member {
         if origin == self.index()
             && let Some(own) = self.transactions.pop_front()
         {
-            self.settle(time, own, &fate, net);
+            match own {
+                Own::Client(own) => self.settle(time, own, &fate, net),
+                Own::Fed(fed) => self.settle_fed(time, fed, matches!(fate, Fate::Effective)),
+            }
         }
     }
 
@@ -175,8 +178,11 @@ impl Member {
             }
             Command::Status { ticket } => {
                 let report = self.report(net);
-                self.mail.send(origin, Letter::Report(*ticket, report));
+                let sources = if self.local == 0 { self.process.sources() } else { Vec::new() };
+                self.mail.send(origin, Letter::Report(*ticket, report, sources));
             }
+            Command::Attach { ticket, name } => self.attached(time, origin, *ticket, name, net),
+            Command::Detach { ticket, name } => self.detached(origin, *ticket, name, net),
             Command::Tune { ticket, values } => self.tuned(origin, *ticket, values),
             Command::Shutdown { .. } => self.stopping = true,
         }
@@ -339,7 +345,7 @@ impl Member {
                 self.pending.remove(&ticket);
             }
             _ if known => self.subscriptions.begin_again(ticket, time),
-            _ => {}
+            _ => self.fed_gone(ticket),
         }
     }
 

@@ -5,7 +5,7 @@
 //! which knows neither skipped nor tagged fields; a plan therefore travels as the document it arrived as.
 
 use dataflow_protocol::dictionary::Content;
-use dataflow_protocol::ids::RelationId;
+use dataflow_protocol::ids::{RelationId, Time};
 use dataflow_protocol::value::Word;
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,20 @@ pub enum Command {
         /// By name; checked at the owner.
         values: Vec<(String, u64)>,
     },
+    /// A source is attached to the origin's process, unless its name is taken.
+    Attach {
+        /// Of the request.
+        ticket: Ticket,
+        /// Of the source.
+        name: String,
+    },
+    /// A source is no longer attached; the process that runs it ends it and tells the origin ([`Letter::Detached`]).
+    Detach {
+        /// Of the request.
+        ticket: Ticket,
+        /// Of the source.
+        name: String,
+    },
     /// Every worker stops.
     Shutdown {
         /// Of the request, where it was a client's.
@@ -107,8 +121,11 @@ pub enum Command {
 pub enum Letter {
     /// The sender has applied the command, and has this digest of the catalog since.
     Done(Ticket, u64),
-    /// What the sender has to say about itself.
-    Report(Ticket, Report),
+    /// A source has ended: the time of its last transaction, and what it had to leave behind.
+    Detached(Ticket, Time, Vec<String>),
+    /// What the sender has to say about itself, and, if it speaks for its process, about the sources there, each a
+    /// JSON document.
+    Report(Ticket, Report, Vec<String>),
 }
 
 /// A worker's own figures.

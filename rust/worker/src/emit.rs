@@ -17,6 +17,7 @@ struct Status<'a> {
     workers: Vec<WorkerStatus<'a>>,
     clients: u64,
     relations: Vec<RelationStatus>,
+    sources: Vec<serde_json::Value>,
     time: Time,
     history: &'a str,
     server: &'static str,
@@ -53,6 +54,9 @@ impl Member {
             }
         }
         for slice in self.engine.take_slices() {
+            if self.fed_slice(&slice) {
+                continue;
+            }
             let ticket = Ticket(slice.token);
             match self.pending.get_mut(&ticket) {
                 Some(Pending::Read(read)) => {
@@ -114,26 +118,42 @@ impl Member {
             any = true;
             match letter {
                 Letter::Done(ticket, digest) => self.acknowledged(ticket, digest, net),
-                Letter::Report(ticket, report) => self.reported(ticket, from, report, net),
+                Letter::Detached(ticket, time, left) => self.detach_done(ticket, time, &left, net),
+                Letter::Report(ticket, report, sources) => {
+                    self.reported(ticket, (from, report), sources, net);
+                }
             }
         }
         any
     }
 
-    fn reported(&mut self, ticket: Ticket, from: WorkerIndex, report: Report, net: &mut Connections) {
+    fn reported(
+        &mut self,
+        ticket: Ticket,
+        report: (WorkerIndex, Report),
+        of_sources: Vec<String>,
+        net: &mut Connections,
+    ) {
         let peers = self.peers();
-        let Some(Pending::Status { reports, .. }) = self.pending.get_mut(&ticket) else { return };
-        reports.push((from, report));
+        let Some(Pending::Status { reports, sources, .. }) = self.pending.get_mut(&ticket) else { return };
+        reports.push(report);
+        sources.extend(of_sources);
         if reports.len() < peers {
             return;
         }
-        if let Some(Pending::Status { caller, mut reports }) = self.pending.remove(&ticket) {
+        if let Some(Pending::Status { caller, mut reports, sources }) = self.pending.remove(&ticket) {
             reports.sort_by_key(|(worker, _)| *worker);
-            self.status(&caller, &reports, net);
+            self.status(&caller, &reports, &sources, net);
         }
     }
 
-    fn status(&self, caller: &Caller, reports: &[(WorkerIndex, Report)], net: &mut Connections) {
+    fn status(
+        &self,
+        caller: &Caller,
+        reports: &[(WorkerIndex, Report)],
+        sources: &[String],
+        net: &mut Connections,
+    ) {
         let sum = |figure: fn(&Report) -> u64| reports.iter().map(|(_, report)| figure(report)).sum::<u64>();
         let relation = |info: &std::sync::Arc<dataflow_engine::RelationInfo>| RelationStatus {
             relation: RelationReply::new(info),
@@ -148,6 +168,11 @@ impl Member {
                 .map(|(worker, report)| WorkerStatus { worker: worker.0, report })
                 .collect(),
             clients: sum(|report| report.clients),
+            sources: sources
+                .iter()
+                .filter_map(|source| serde_json::from_str(source).ok())
+                .filter(|source| of_shown(source, shown))
+                .collect(),
             relations: self
                 .engine
                 .relations()
@@ -173,4 +198,10 @@ impl Member {
         };
         net.ok(caller, &status);
     }
+}
+
+/// Whether everything that a source says of itself is about relations that may be shown.
+fn of_shown(source: &serde_json::Value, shown: impl Fn(&str) -> bool) -> bool {
+    let relations = source.get("relations").and_then(serde_json::Value::as_array);
+    relations.is_some_and(|names| names.iter().all(|name| name.as_str().is_some_and(&shown)))
 }

@@ -24,6 +24,7 @@ use crate::command::Ticket;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::error::WorkerError;
+use crate::feed::{Bell, Feed};
 use crate::formation::{Place, Seat};
 use crate::mesh::{self, Links};
 use crate::panics;
@@ -147,6 +148,29 @@ impl Host {
     /// It can't be used; the one before stays in force.
     pub fn set_certificate(&self, files: Option<&tls::Files>) -> Result<(), WorkerError> {
         Ok(self.identity.replace(files)?)
+    }
+
+    /// Attaches a source of the configuration; [`Event::Attached`] or [`Event::Unattached`] follows.
+    pub fn attach(&self, name: String, source: String) {
+        // No request has this ticket; a worker proposes it as its own.
+        self.process.answer(Ticket(0), Answer::Attach { name, source });
+    }
+
+    /// Opens a feed to the worker of the process whose turn it is; `bell` rings when it has room again.
+    pub fn open_feed(&self, limit_bytes: usize, bell: &Arc<Bell>) -> Arc<Feed> {
+        let config = &self.process.config;
+        let local = self.process.feeds_opened.fetch_add(1, Ordering::Relaxed) % config.threads;
+        let process = Arc::clone(&self.process);
+        let wake = Box::new(move || process.wake(local));
+        let worker = config.process * config.threads + local;
+        let feed = Arc::new(Feed::new(worker, limit_bytes, Arc::clone(bell), wake));
+        self.process.open_feed(local, Arc::clone(&feed));
+        feed
+    }
+
+    /// What a source of this process says of itself in `status`, JSON; nothing once it has ended.
+    pub fn post_source(&self, name: String, report: Option<String>) {
+        self.process.post_source(name, report);
     }
 
     /// Asks the cluster to stop: all processes of it, in sequenced order. Returns at once; the last event follows.

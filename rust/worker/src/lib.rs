@@ -3,6 +3,7 @@
 //! * `run`: the loop, phase by phase; [`config`]: every number that can be set.
 //! * `connections`: the sockets that a worker owns; `requests`, `apply`, `emit`: what clients ask, from the message
 //!   to its place in the order, its effect, its results; `subscriptions`, `reads`, `backlog`: who waits for them.
+//! * [`feed`]: queues from the threads of external sources; `feeding`, `sources`: taking from them, what is attached.
 //! * [`sequencer`]: one order for the whole cluster; [`command`]: what goes through it; [`mail`]: what needs no order;
 //!   [`keys`]: the replicated table of idempotency keys.
 //! * [`access`]: who may do what.
@@ -19,6 +20,8 @@ pub mod config;
 mod connections;
 mod emit;
 pub mod error;
+pub mod feed;
+mod feeding;
 mod formation;
 pub mod host;
 mod http;
@@ -33,4 +36,5 @@ mod reads;
 mod requests;
 mod run;
 pub mod sequencer;
+mod sources;
 mod subscriptions;

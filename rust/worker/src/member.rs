@@ -3,7 +3,7 @@
 //! What the client's side of the loop knows is split over three files: `requests` takes them in, `apply` carries out
 //! what the sequencer released, `emit` gives results to those who wait for them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::catalog::{Catalog, RelationReply};
 use crate::command::{Command, Element, Letter, Report, Ticket};
 use crate::config::Tunables;
 use crate::connections::{Caller, Connections};
+use crate::feeding::{Fed, Feeds};
 use crate::keys::KeyTable;
 use crate::mail::Mail;
 use crate::metrics::WorkerMetrics;
@@ -27,7 +28,15 @@ use crate::reads::Read;
 use crate::sequencer::Sequencer;
 use crate::subscriptions::Subscriptions;
 
-/// A transaction of a client of this worker on its way through the sequencer.
+/// A transaction that this worker owns, on its way through the sequencer.
+pub(crate) enum Own {
+    /// A client's.
+    Client(OwnTransaction),
+    /// An external source's.
+    Fed(Fed),
+}
+
+/// A transaction of a client of this worker.
 pub(crate) struct OwnTransaction {
     pub(crate) caller: Caller,
     pub(crate) changes: Vec<Change>,
@@ -52,7 +61,7 @@ pub(crate) enum Pending {
     /// The other workers' acknowledgements; this one has applied it.
     Acknowledged { caller: Caller, done: Done },
     /// Reports of all workers.
-    Status { caller: Caller, reports: Vec<(WorkerIndex, Report)> },
+    Status { caller: Caller, reports: Vec<(WorkerIndex, Report)>, sources: Vec<String> },
     /// New tunables' place in the order.
     Tune { caller: Caller },
     /// The place in the order of the end of a subscription.
@@ -61,6 +70,12 @@ pub(crate) enum Pending {
     Read(Read),
     /// Python's description of a plan.
     Explain { caller: Caller },
+    /// Python's verdict on a source, then its place in the order; without a caller, one from the configuration.
+    Attach { caller: Option<Caller>, name: String, source: String },
+    /// The end of a source.
+    Detach { caller: Caller },
+    /// The same, in the process that runs it: another worker's request, under that worker's ticket.
+    Detaching { origin: WorkerIndex, ticket: Ticket },
     /// A shutdown is answered when it takes effect.
     Shutdown { caller: Caller },
 }
@@ -90,7 +105,10 @@ pub(crate) struct Member {
     pub(crate) element: Element,
     /// Elements under way: when each was sent.
     pub(crate) sent: VecDeque<(Time, Instant)>,
-    pub(crate) transactions: VecDeque<OwnTransaction>,
+    pub(crate) transactions: VecDeque<Own>,
+    pub(crate) feeds: Feeds,
+    /// Sources that are attached, and to which process. Equal on all workers.
+    pub(crate) sources: BTreeMap<String, usize>,
     pub(crate) visible: Vec<Visible>,
     pub(crate) pending: HashMap<Ticket, Pending>,
     /// Digests of the catalog with which workers have acknowledged.
@@ -127,6 +145,8 @@ impl Member {
             element: Element::default(),
             sent: VecDeque::new(),
             transactions: VecDeque::new(),
+            feeds: Feeds::default(),
+            sources: BTreeMap::new(),
             visible: Vec::new(),
             pending: HashMap::new(),
             acknowledgements: HashMap::new(),
@@ -249,15 +269,22 @@ impl Member {
         for (_, pending) in std::mem::take(&mut self.pending) {
             match pending {
                 Pending::Shutdown { caller } => net.ok(&caller, &serde_json::json!({})),
-                pending => net.error(pending.caller(), &error),
+                pending => pending.caller().into_iter().for_each(|caller| net.error(caller, &error)),
             }
         }
         let waiting = std::mem::take(&mut self.visible).into_iter().map(|visible| visible.caller);
-        let unsent = std::mem::take(&mut self.transactions).into_iter().map(|own| own.caller);
+        let unsent = std::mem::take(&mut self.transactions).into_iter().filter_map(|own| match own {
+            Own::Client(own) => Some(own.caller),
+            Own::Fed(fed) => {
+                fed.abandon(&error);
+                None
+            }
+        });
         for caller in waiting.chain(unsent) {
             net.error(&caller, &error);
         }
         self.subscriptions.end_all(net, &error);
+        self.feeds.end(&error);
     }
 
     /// A worker has applied a command of this one's client; its acknowledgement may come before this worker has
@@ -301,8 +328,11 @@ impl Member {
 }
 
 impl Pending {
-    pub(crate) fn caller(&self) -> &Caller {
+    /// Who is told, if it is somebody on a connection of this worker.
+    pub(crate) fn caller(&self) -> Option<&Caller> {
         match self {
+            Pending::Attach { caller, .. } => caller.as_ref(),
+            Pending::Detaching { .. } => None,
             Pending::Register { caller, .. }
             | Pending::Unregister { caller }
             | Pending::Acknowledged { caller, .. }
@@ -310,8 +340,9 @@ impl Pending {
             | Pending::Tune { caller }
             | Pending::Unsubscribe { caller }
             | Pending::Explain { caller }
-            | Pending::Shutdown { caller } => caller,
-            Pending::Read(read) => &read.caller,
+            | Pending::Detach { caller }
+            | Pending::Shutdown { caller } => Some(caller),
+            Pending::Read(read) => Some(&read.caller),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! events that asked for one, each to the worker that asked, which is then unparked. No worker ever waits for
 //! Python, and none touches anything of Python's.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -13,13 +13,14 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dataflow_net::poller::WorkerWaker;
-use dataflow_protocol::error::ErrorBody;
+use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time};
 use dataflow_protocol::value::{Column, Type};
 
 use crate::access::Gate;
 use crate::command::Ticket;
 use crate::config::Config;
+use crate::feed::Feed;
 use crate::metrics::Metrics;
 
 /// Something that Python is to know, or to answer with [`crate::host::Host::answer`].
@@ -61,6 +62,36 @@ pub enum Event {
         /// Relations that are gone.
         relations: Vec<RelationId>,
     },
+    /// A client asks to attach a source; to be answered with the source as it will be run.
+    Attach {
+        /// Of the request.
+        ticket: Ticket,
+        /// Of the source.
+        name: String,
+        /// What it is, JSON.
+        source: String,
+    },
+    /// A source is attached to this process, which begins to run it.
+    Attached {
+        /// Of the source.
+        name: String,
+        /// What it is, JSON.
+        source: String,
+    },
+    /// A source of this process's configuration isn't attached: its name is taken.
+    Unattached {
+        /// Of the source.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A source of this process is to end; to be answered once it has.
+    Detach {
+        /// Of the answer.
+        ticket: Ticket,
+        /// Of the source.
+        name: String,
+    },
     /// All workers of the process have ended. The last event.
     Stopped(Ending),
 }
@@ -83,7 +114,23 @@ pub enum Answer {
     Plan(String),
     /// The tree of operators, JSON, to [`Event::Explain`].
     Explanation(String),
-    /// Why not, to either.
+    /// The source, JSON, to [`Event::Attach`].
+    Source(String),
+    /// To [`Event::Detach`]: it has ended.
+    Detached {
+        /// Of its last transaction.
+        time: Time,
+        /// What it had to leave behind, in words.
+        left: Vec<String>,
+    },
+    /// To no event: a source of the configuration is to be attached.
+    Attach {
+        /// Of the source.
+        name: String,
+        /// What it is, JSON.
+        source: String,
+    },
+    /// Why not, to any that asks.
     Rejected(ErrorBody),
 }
 
@@ -110,6 +157,12 @@ pub(crate) struct Process {
     notify: UnixStream,
     notified: Mutex<UnixStream>,
     answers: Vec<Mutex<Vec<(Ticket, Answer)>>>,
+    /// Feeds that were opened and that their workers haven't seen; written by the threads of sources.
+    feeds: Vec<Mutex<Vec<Arc<Feed>>>>,
+    /// How many there have been.
+    pub(crate) feeds_opened: AtomicUsize,
+    /// What sources say of themselves, JSON by name; written by Python.
+    sources: Mutex<BTreeMap<String, String>>,
     wakers: OnceLock<Vec<WorkerWaker>>,
 }
 
@@ -144,6 +197,9 @@ impl Process {
             notify,
             notified: Mutex::new(notified),
             answers: (0..config.threads).map(|_| Mutex::default()).collect(),
+            feeds: (0..config.threads).map(|_| Mutex::default()).collect(),
+            feeds_opened: AtomicUsize::new(0),
+            sources: Mutex::default(),
             wakers: OnceLock::new(),
             config,
         })
@@ -206,6 +262,34 @@ impl Process {
 
     pub(crate) fn take_answers(&self, local: usize) -> Vec<(Ticket, Answer)> {
         std::mem::take(&mut *lock(&self.answers[local]))
+    }
+
+    /// Hands a new feed to its worker. One that comes too late ends at once.
+    pub(crate) fn open_feed(&self, local: usize, feed: Arc<Feed>) {
+        if self.abandoned() || *lock(&self.running) == 0 {
+            return feed.end(ErrorBody::new(ErrorCode::Interrupted, "the server is shutting down"));
+        }
+        if let Some(feeds) = self.feeds.get(local) {
+            lock(feeds).push(feed);
+            self.wake(local);
+        }
+    }
+
+    pub(crate) fn take_feeds(&self, local: usize) -> Vec<Arc<Feed>> {
+        std::mem::take(&mut *lock(&self.feeds[local]))
+    }
+
+    /// What a source says of itself, for `status`; nothing once it has ended.
+    pub(crate) fn post_source(&self, name: String, report: Option<String>) {
+        let mut sources = lock(&self.sources);
+        match report {
+            Some(report) => drop(sources.insert(name, report)),
+            None => drop(sources.remove(&name)),
+        }
+    }
+
+    pub(crate) fn sources(&self) -> Vec<String> {
+        lock(&self.sources).values().cloned().collect()
     }
 
     pub(crate) fn request_shutdown(&self) {

@@ -8,16 +8,16 @@ use dataflow_protocol::request::{self, Change, Decoded, Request, Setting, Subscr
 use serde::Serialize;
 
 use crate::access::{View, token_needed};
-use crate::command::{Command, Ticket, Transaction, tuned};
+use crate::command::{Command, Letter, Ticket, Transaction, tuned};
 use crate::connections::{Caller, Connections};
 use crate::keys::{Key, digest};
-use crate::member::{Member, OwnTransaction, Pending, learn};
+use crate::member::{Member, Own, OwnTransaction, Pending, learn};
 use crate::process::{Answer, Event};
 use crate::reads::Read;
 use crate::subscriptions::Subscription;
 
 /// Longest name of a module or key that is accepted, in bytes.
-const MAX_NAME: usize = 1 << 10;
+pub(crate) const MAX_NAME: usize = 1 << 10;
 
 /// What the server calls itself.
 pub(crate) const SERVER: &str = concat!("dataflow-serve ", env!("CARGO_PKG_VERSION"));
@@ -65,7 +65,7 @@ impl Member {
     }
 
     /// What a client brought goes out with this turn's element; a process that is alone has told itself.
-    fn announce(&mut self, contents: &mut Vec<Content>) {
+    pub(crate) fn announce(&mut self, contents: &mut Vec<Content>) {
         if self.process.config.processes == 1 {
             learn(contents, |content| dictionary::announced(content).map(drop));
         } else {
@@ -134,8 +134,11 @@ impl Member {
             Request::Status => {
                 let ticket = self.ticket();
                 self.send(Command::Status { ticket });
-                self.pending.insert(ticket, Pending::Status { caller, reports: Vec::new() });
+                self.pending
+                    .insert(ticket, Pending::Status { caller, reports: Vec::new(), sources: Vec::new() });
             }
+            Request::Attach { name, source } => self.attach(caller, name, source, net),
+            Request::Detach { name } => self.detach(caller, name),
             Request::Tune { settings } => self.tune(caller, settings, net),
             Request::Shutdown => {
                 let ticket = self.ticket();
@@ -265,13 +268,25 @@ impl Member {
                     }
                 }
             }
+            (Some(Pending::Attach { caller, name, .. }), Answer::Source(source)) => {
+                self.propose(ticket, caller, name, source);
+            }
+            (Some(Pending::Detaching { origin, ticket }), Answer::Detached { time, left }) => {
+                self.mail.send(origin, Letter::Detached(ticket, time, left));
+            }
+            (None, Answer::Attach { name, source }) => {
+                let ticket = self.ticket();
+                self.propose(ticket, None, name, source);
+            }
             (Some(pending), answer) => {
                 let error = match answer {
                     Answer::Rejected(error) => error,
                     _ => ErrorBody::new(ErrorCode::Fault, "the planner gave an answer to another question"),
                 };
-                net.error(pending.caller(), &error);
-                net.resume(pending.caller().connection, ticket);
+                if let Some(caller) = pending.caller() {
+                    net.error(caller, &error);
+                    net.resume(caller.connection, ticket);
+                }
             }
             (None, _) => {}
         }
@@ -298,7 +313,7 @@ impl Member {
         if let Some(session) = net.session(caller.connection) {
             session.waiting_bytes += bytes;
         }
-        self.transactions.push_back(OwnTransaction { caller, changes, wait, bytes });
+        self.transactions.push_back(Own::Client(OwnTransaction { caller, changes, wait, bytes }));
     }
 
     fn subscribe(&mut self, caller: Caller, subscribe: Subscribe, net: &mut Connections) {

@@ -105,11 +105,12 @@ impl Loop {
         any
     }
 
-    /// Requests, from one connection after the other, up to the turn's budgets.
+    /// What external sources supply, then requests, from one connection after the other, up to the turn's budgets.
     fn read(&mut self) -> bool {
         let tunables = self.member.as_ref().map_or_else(Tunables::default, |member| member.tunables.clone());
         let mut bytes = tunables.bytes_per_turn as usize;
         let mut requests = tunables.commands_per_turn;
+        let fed = self.member.as_mut().is_some_and(Member::feed);
         let mut turn = self.net.turn();
         while let Some(id) = turn.pop_front() {
             let mut visit = REQUESTS_A_VISIT.min(requests);
@@ -126,7 +127,7 @@ impl Loop {
             }
         }
         turn.into_iter().for_each(|id| self.net.schedule(id));
-        self.net.waiting()
+        fed || self.net.waiting()
     }
 
     /// One request of a connection; whether to ask it for another.

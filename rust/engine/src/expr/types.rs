@@ -40,7 +40,6 @@ fn at_depth(expr: &Expr, columns: &[Type], shapes: &Shapes, depth: usize) -> Res
 }
 
 const NUMERIC: &[Type] = &[Type::Number, Type::Unsigned, Type::Float];
-const ORDERED: &[Type] = &[Type::Number, Type::Unsigned, Type::Float, Type::Instant];
 const INTEGER: &[Type] = &[Type::Number, Type::Unsigned];
 /// What there is a number in: its value, or its text.
 const COUNTING: &[Type] =

@@ -156,10 +156,22 @@ impl<F: Fold> Folding<'_, F> {
     }
 }
 
+/// What is done to a key, in the lowest bits of an operation's sequence.
+pub(crate) mod operation {
+    /// How many bits.
+    pub(crate) const BITS: u32 = 2;
+    /// The row goes, if it is there as it is.
+    pub(crate) const DELETE: u64 = 0;
+    /// The row is there.
+    pub(crate) const INSERT: u64 = 1;
+    /// Whatever row has the key goes.
+    pub(crate) const ERASE: u64 = 2;
+}
+
 /// Input semantics of sets and `upsert` relations: the last write of a key wins.
 ///
-/// An operation is a row of key, sequence and value; the lowest bit of the sequence is 1 for an insert, and it orders
-/// the operations of one time. The key of a set is the whole row.
+/// An operation is a row of key, sequence and value; the lowest bits of the sequence say which [`operation`] it is, and
+/// all of it orders the operations of one time. The key of a set is the whole row.
 pub(crate) struct LastWrite {
     /// Words of the key.
     pub(crate) key_width: usize,
@@ -186,9 +198,10 @@ impl Fold for LastWrite {
         for same_time in ordered.chunk_by(|&a, &b| updates.time(a) == updates.time(b)) {
             for &index in same_time {
                 let val = &updates.row(index)[self.key_width + 1..];
-                if sequence(index) & 1 == 1 {
+                let kind = sequence(index) & ((1 << operation::BITS) - 1);
+                if kind == operation::INSERT {
                     current = Some(val);
-                } else if current == Some(val) {
+                } else if kind == operation::ERASE || current == Some(val) {
                     current = None;
                 }
             }

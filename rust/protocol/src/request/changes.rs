@@ -237,20 +237,20 @@ impl<'de> Visitor<'de> for Row<'_, '_> {
 }
 
 /// Seed of a value of a column.
-struct Cell<'c, 's> {
-    ty: Type,
+pub(crate) struct Cell<'c, 's> {
+    pub(crate) ty: Type,
     /// What a composite type is.
-    shapes: Option<&'c Shapes>,
-    context: &'c mut Context<'s>,
+    pub(crate) shapes: Option<&'c Shapes>,
+    pub(crate) context: &'c mut Context<'s>,
     /// The value is only asked for: it brings nothing new.
-    asking: bool,
+    pub(crate) asking: bool,
     /// How many records it stands in.
-    depth: usize,
+    pub(crate) depth: usize,
 }
 
 impl<'c, 's> Cell<'c, 's> {
     #[inline]
-    fn new(column: &'c Column, context: &'c mut Context<'s>, asking: bool) -> Self {
+    pub(crate) fn new(column: &'c Column, context: &'c mut Context<'s>, asking: bool) -> Self {
         Cell { ty: column.ty, shapes: column.shapes.as_deref(), context, asking, depth: 0 }
     }
 }

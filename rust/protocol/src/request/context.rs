@@ -44,11 +44,11 @@ pub(super) enum Spot {
 }
 
 /// What is known while a request is read. Seeds below the message share it.
-pub(super) struct Context<'s> {
+pub(crate) struct Context<'s> {
     pub(super) encoding: Encoding,
     pub(super) schemas: &'s dyn Schemas,
     /// What some process may not know, each once.
-    pub(super) contents: Vec<Content>,
+    pub(crate) contents: Vec<Content>,
     /// Their words.
     told: HashSet<Word>,
     /// Rows of the transaction that has been read so far.
@@ -66,7 +66,7 @@ pub(super) struct Context<'s> {
 }
 
 impl<'s> Context<'s> {
-    pub(super) fn new(encoding: Encoding, schemas: &'s dyn Schemas) -> Self {
+    pub(crate) fn new(encoding: Encoding, schemas: &'s dyn Schemas) -> Self {
         Context {
             encoding,
             schemas,
@@ -84,7 +84,7 @@ impl<'s> Context<'s> {
     /// The word of a value's content. One that is only asked about isn't remembered; one that is about to be
     /// transacted is, and noted if it must be announced.
     #[inline]
-    pub(super) fn word<E: de::Error>(&mut self, entry: Entry<'_>, asking: bool) -> Result<Word, E> {
+    pub(crate) fn word<E: de::Error>(&mut self, entry: Entry<'_>, asking: bool) -> Result<Word, E> {
         let known = if asking {
             dictionary::word_of(entry).map(|word| (word, false))
         } else {

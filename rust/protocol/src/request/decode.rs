@@ -10,7 +10,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use super::changes::{Changes, Where};
 use super::context::Context;
-use super::fields::{Field, FieldSeed, Op, SettingSeed};
+use super::fields::{Document, Field, FieldSeed, Op, SettingSeed};
 use super::skim::Skim;
 use super::source::{self, Failure, Here, Kept, Raw, RawSeed, Slot};
 use super::{
@@ -143,6 +143,7 @@ struct Draft<'de> {
     sub: Option<u64>,
     limit: Option<u64>,
     settings: Vec<(String, Setting)>,
+    source: Option<String>,
 }
 
 impl<'de> Draft<'de> {
@@ -201,6 +202,7 @@ impl<'de> Draft<'de> {
             Field::History => self.history = slot.read(plain())?,
             Field::Sub => self.sub = slot.read(plain())?,
             Field::Limit => self.limit = slot.read(plain())?,
+            Field::Source => self.source = Some(slot.read(Document)?),
             Field::Id | Field::Op | Field::Insert | Field::Delete | Field::Other(_) => {}
         }
         Ok(())
@@ -251,6 +253,11 @@ impl<'de> Draft<'de> {
             },
             Op::Explain => Request::Explain { relation: self.relation.ok_or_else(|| need(Field::Relation))? },
             Op::Status => Request::Status,
+            Op::Attach => Request::Attach {
+                name: self.name.ok_or_else(|| need(Field::Name))?,
+                source: self.source.ok_or_else(|| need(Field::Source))?,
+            },
+            Op::Detach => Request::Detach { name: self.name.ok_or_else(|| need(Field::Name))? },
             Op::Tune => Request::Tune { settings: self.settings },
             Op::Ping => Request::Ping,
             Op::Shutdown => Request::Shutdown,

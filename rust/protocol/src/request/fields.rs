@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 use super::Setting;
 use super::source::clip;
@@ -28,6 +29,10 @@ pub enum Op {
     Explain,
     /// Asks how the server is.
     Status,
+    /// Has an external source feed relations.
+    Attach,
+    /// Ends an external source.
+    Detach,
     /// Sets tunables.
     Tune,
     /// Asks for a sign of life.
@@ -37,7 +42,7 @@ pub enum Op {
 }
 
 impl Op {
-    const ALL: [Op; 12] = [
+    const ALL: [Op; 14] = [
         Op::Hello,
         Op::Register,
         Op::Unregister,
@@ -47,6 +52,8 @@ impl Op {
         Op::Read,
         Op::Explain,
         Op::Status,
+        Op::Attach,
+        Op::Detach,
         Op::Tune,
         Op::Ping,
         Op::Shutdown,
@@ -64,6 +71,8 @@ impl Op {
             Op::Read => "read",
             Op::Explain => "explain",
             Op::Status => "status",
+            Op::Attach => "attach",
+            Op::Detach => "detach",
             Op::Tune => "tune",
             Op::Ping => "ping",
             Op::Shutdown => "shutdown",
@@ -98,6 +107,8 @@ impl Op {
             Op::Unsubscribe => &[Field::Sub],
             Op::Read => &[Field::Relation, Field::Where, Field::Limit],
             Op::Explain => &[Field::Relation],
+            Op::Attach => &[Field::Name, Field::Source],
+            Op::Detach => &[Field::Name],
             Op::Status | Op::Tune | Op::Ping | Op::Shutdown => &[],
         }
     }
@@ -123,6 +134,7 @@ pub(super) enum Field {
     History,
     Sub,
     Limit,
+    Source,
     Insert,
     Delete,
     /// Any other, cut where it is long.
@@ -133,7 +145,7 @@ pub(super) enum Field {
 const LONGEST_NAME: usize = 80;
 
 impl Field {
-    const KNOWN: [(Field, &'static str); 19] = [
+    const KNOWN: [(Field, &'static str); 20] = [
         (Field::Id, "id"),
         (Field::Op, "op"),
         (Field::Version, "version"),
@@ -151,6 +163,7 @@ impl Field {
         (Field::History, "history"),
         (Field::Sub, "sub"),
         (Field::Limit, "limit"),
+        (Field::Source, "source"),
         (Field::Insert, "insert"),
         (Field::Delete, "delete"),
     ];
@@ -229,5 +242,95 @@ impl Visitor<'_> for SettingSeed {
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Setting, E> {
         Ok(Setting::Text(value.to_owned()))
+    }
+}
+
+/// Deepest nesting of a document.
+const DEEPEST: usize = 8;
+
+/// Seed of an object of whatever is in it, as JSON text.
+pub(super) struct Document;
+
+impl<'de> DeserializeSeed<'de> for Document {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        match (Inside { depth: 0 }).deserialize(deserializer)? {
+            object @ Value::Object(_) => Ok(object.to_string()),
+            _ => Err(de::Error::custom("expected an object")),
+        }
+    }
+}
+
+/// Seed of a value inside a document; how deep it may nest is bounded, since it is read by recursion.
+#[derive(Clone, Copy)]
+struct Inside {
+    depth: usize,
+}
+
+impl Inside {
+    fn deeper<E: de::Error>(self) -> Result<Inside, E> {
+        if self.depth == DEEPEST {
+            return Err(E::custom(format!("nested deeper than {DEEPEST} levels")));
+        }
+        Ok(Inside { depth: self.depth + 1 })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Inside {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Inside {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value that JSON has")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let inside = self.deeper()?;
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element_seed(inside)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let inside = self.deeper()?;
+        let mut fields = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            fields.insert(name, map.next_value_seed(inside)?);
+        }
+        Ok(Value::Object(fields))
     }
 }

@@ -20,6 +20,10 @@ mod msgpack;
 mod skim;
 mod source;
 
+pub(crate) use changes::Cell;
+pub(crate) use context::Context;
+pub(crate) use source::{Locate, Raw, Step, parse};
+
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -222,6 +226,18 @@ pub enum Request {
     },
     /// Asks how the server is.
     Status,
+    /// Has an external source feed relations.
+    Attach {
+        /// Of the source.
+        name: String,
+        /// What it is, a JSON object.
+        source: String,
+    },
+    /// Ends an external source.
+    Detach {
+        /// Of the source.
+        name: String,
+    },
     /// Sets tunables on every worker.
     Tune {
         /// By name, in message order, each name once; which names there are is the worker's to know.

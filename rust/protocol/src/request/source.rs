@@ -12,11 +12,11 @@ use crate::encoding::Encoding;
 
 /// Why a value could not be read, in words; whether the whole message is well-formed is another question.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// What is wrong.
-    pub(super) what: String,
+    pub(crate) what: String,
     /// Where, for a text.
-    pub(super) place: Option<String>,
+    pub(crate) place: Option<String>,
 }
 
 impl From<serde_json::Error> for Failure {
@@ -35,7 +35,7 @@ impl From<msgpack::Error> for Failure {
 }
 
 /// Reads `bytes` as one value and nothing after it.
-pub(super) fn parse<'de, S: DeserializeSeed<'de>>(
+pub(crate) fn parse<'de, S: DeserializeSeed<'de>>(
     bytes: &'de [u8],
     encoding: Encoding,
     seed: S,
@@ -67,7 +67,7 @@ fn parse_json<'de, S: DeserializeSeed<'de>>(text: &'de str, seed: S) -> Result<S
 
 /// A well-formed value, kept as it was written.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Raw<'de> {
+pub(crate) enum Raw<'de> {
     Json(&'de RawValue),
     MessagePack(&'de [u8]),
 }
@@ -82,7 +82,7 @@ impl<'de> Raw<'de> {
     }
 
     /// Reads it after all.
-    pub(super) fn parse<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Failure> {
+    pub(crate) fn parse<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Failure> {
         match self {
             Raw::Json(raw) => parse_json(raw.get(), seed),
             Raw::MessagePack(bytes) => parse(bytes, Encoding::MessagePack, seed),
@@ -90,7 +90,7 @@ impl<'de> Raw<'de> {
     }
 
     /// The value for a message to people: JSON as it was written, MessagePack in much the same form.
-    pub(super) fn render(self) -> String {
+    pub(crate) fn render(self) -> String {
         match self {
             Raw::Json(raw) => clip(raw.get(), LONGEST_VALUE),
             Raw::MessagePack(bytes) => {
@@ -172,7 +172,7 @@ impl<'de, E: de::Error> Slot<'de> for Kept<'de, E> {
 
 /// A step into a value.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step<'p> {
+pub(crate) enum Step<'p> {
     /// The first field of that name.
     Field(&'p str),
     /// The element at that index.
@@ -180,9 +180,9 @@ pub(super) enum Step<'p> {
 }
 
 /// Seed that finds the value at the end of a path, for messages about it.
-pub(super) struct Locate<'p> {
-    pub(super) path: &'p [Step<'p>],
-    pub(super) encoding: Encoding,
+pub(crate) struct Locate<'p> {
+    pub(crate) path: &'p [Step<'p>],
+    pub(crate) encoding: Encoding,
 }
 
 impl<'de> DeserializeSeed<'de> for Locate<'_> {

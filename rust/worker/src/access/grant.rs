@@ -26,7 +26,7 @@ fn role_for(op: Op) -> Option<Role> {
         Op::Hello | Op::Ping => None,
         Op::Subscribe | Op::Unsubscribe | Op::Read | Op::Explain | Op::Status => Some(Role::Reader),
         Op::Register | Op::Unregister | Op::Transact => Some(Role::Writer),
-        Op::Tune | Op::Shutdown => Some(Role::Admin),
+        Op::Attach | Op::Detach | Op::Tune | Op::Shutdown => Some(Role::Admin),
     }
 }
 
@@ -34,7 +34,9 @@ fn role_for(op: Op) -> Option<Role> {
 /// the cluster as a whole.
 fn is_for_all_relations(op: Op) -> bool {
     match op {
-        Op::Register | Op::Unregister | Op::Explain | Op::Tune | Op::Shutdown => true,
+        Op::Register | Op::Unregister | Op::Explain | Op::Attach | Op::Detach | Op::Tune | Op::Shutdown => {
+            true
+        }
         Op::Hello | Op::Ping | Op::Subscribe | Op::Unsubscribe | Op::Read | Op::Status | Op::Transact => {
             false
         }
@@ -145,6 +147,8 @@ mod tests {
             (Op::Transact, Role::Writer),
             (Op::Register, Role::Writer),
             (Op::Unregister, Role::Writer),
+            (Op::Attach, Role::Admin),
+            (Op::Detach, Role::Admin),
             (Op::Tune, Role::Admin),
             (Op::Shutdown, Role::Admin),
         ];
@@ -164,7 +168,8 @@ mod tests {
             assert_eq!(some.reaches(relation), reached, "{relation}");
         }
         assert!(some.may(Op::Transact).is_ok() && some.may(Op::Subscribe).is_ok());
-        for op in [Op::Register, Op::Unregister, Op::Explain, Op::Tune, Op::Shutdown] {
+        for op in [Op::Register, Op::Unregister, Op::Explain, Op::Attach, Op::Detach, Op::Tune, Op::Shutdown]
+        {
             assert!(some.may(op).is_err(), "{op:?}");
         }
         assert!(grant(Role::Reader, Some(&[])).reaches("x").eq(&false));
