@@ -19,14 +19,15 @@ _LENGTH = struct.Struct(">I")
 class Server:
     """A ``dataflow-serve`` process."""
 
-    def __init__(self, workers: int) -> None:
-        """Starts it and waits until it listens."""
+    def __init__(self, workers: int, *arguments: str) -> None:
+        """Starts it, with further ``arguments``, and waits until it listens."""
         command = [
             str(Path(sys.executable).with_name("dataflow-serve")),
             "--listen",
             "127.0.0.1:0",
             "-w",
             str(workers),
+            *arguments,
         ]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
@@ -34,9 +35,7 @@ class Server:
 
     def resident_mb(self) -> float:
         """Resident memory now."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(line.split()[1]) / 1024
+        return resident_mb(self.process.pid)
 
     def stop(self) -> None:
         """Ends it."""
@@ -44,10 +43,33 @@ class Server:
         self.process.wait()
 
 
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def processor_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def helper(*arguments: str) -> list[str]:
+    """The command line of a helper in ``bench/net``, which is built first."""
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        ["cargo", "build", "--quiet", "--release", "-p", "dataflow-bench-net"], cwd=root, check=True
+    )
+    target = Path(os.environ.get("CARGO_TARGET_DIR", root / "target"))
+    return [str(target / "release" / "dataflow-bench-net"), *arguments]
+
+
 @contextlib.contextmanager
-def server(workers: int = 2) -> Iterator[Server]:
+def server(workers: int = 2, *arguments: str) -> Iterator[Server]:
     """A server for the duration of a block."""
-    running = Server(workers)
+    running = Server(workers, *arguments)
     try:
         yield running
     finally:

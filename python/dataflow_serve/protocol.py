@@ -177,7 +177,11 @@ class Transact:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Follow a relation; ``since`` resumes after that time, in the server's ``history`` it was learned in."""
+    """Follow a relation; ``since`` resumes after that time, in the server's ``history`` it was learned in.
+
+    ``slow`` says what happens when it is read too slowly: times are merged, or the subscription ends as soon
+    as more than ``backlog`` rows wait.
+    """
 
     OP: ClassVar = "subscribe"
     relation: str
@@ -186,6 +190,8 @@ class Subscribe:
     where: Mapping[str, Value] | None = None
     since: int | None = None
     history: Any = None
+    slow: Literal["coalesce", "end"] | None = None
+    backlog: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,8 @@ class Cluster:
         self, processes: int = 1, workers: int = 2, *arguments: str, token: str | None = None
     ) -> None:
         """`token` is what the clients opened here give; the server's are in its `arguments`."""
-        self.processes, self.workers, self.token = processes, workers, token
+        self.processes, self.workers = processes, workers
+        self.arguments, self.token = arguments, token
         self._directory = tempfile.TemporaryDirectory(prefix="dataflow-serve-test-")
         self._clients: list[Wire] = []
         options = ["--listen", "127.0.0.1:0", "-w", str(workers), *arguments]

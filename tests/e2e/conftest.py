@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,14 @@ from .world import World
 
 _running: list[Cluster] = []
 
+Shape = tuple[Any, ...]
+"""Processes, workers a process, further arguments."""
+
 
 class Slot:
     """A cluster of one shape, started when first asked for and again after a test that broke it."""
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self._cluster: Cluster | None = None
 
@@ -32,7 +36,38 @@ class Slot:
             self._cluster = None
 
 
-@pytest.fixture(scope="session", params=SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
+SLOTS: tuple[Shape, ...] = (*SHAPES, (1, 2, "--io-threads", "1"))
+IO_SUITES = (
+    "test_backpressure",
+    "test_framing",
+    "test_http",
+    "test_requests",
+    "test_state_machine",
+    "test_subscriptions",
+    "test_transactions",
+)
+"""What also runs with sockets on a thread of their own: the suites in which that could make a difference."""
+
+
+def name_of(shape: Shape) -> str:
+    return f"{shape[0]}x{shape[1]}" + ("-io" if len(shape) > 2 else "")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the shape with I/O threads to the suites that are about sockets."""
+
+    def superfluous(item: pytest.Item) -> bool:
+        call = getattr(item, "callspec", None)
+        shape = call.params.get("slot") if call is not None else None
+        return shape is not None and len(shape) > 2 and item.path.stem not in IO_SUITES
+
+    gone = [item for item in items if superfluous(item)]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if not superfluous(item)]
+
+
+@pytest.fixture(scope="session", params=SLOTS, ids=name_of)
 def slot(request: pytest.FixtureRequest) -> Iterator[Slot]:
     """Session-wide and parametrised, so that pytest runs all tests of a shape together."""
     slot = Slot(request.param)

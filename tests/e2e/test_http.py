@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
+from collections import Counter
 
 import pytest
 
@@ -19,6 +21,38 @@ def get(cluster: Cluster, path: str, process: int = 0, method: str = "GET") -> h
     response.body = response.read()  # type: ignore[attr-defined]
     connection.close()
     return response
+
+
+def samples(cluster: Cluster, name: str) -> dict[str, float]:
+    """The values of one metric by its labels as they are written, added up over the processes."""
+    found: Counter[str] = Counter()
+    for process in range(cluster.processes):
+        text = get(cluster, "/metrics", process).body.decode()  # type: ignore[attr-defined]
+        for line in text.splitlines():
+            series, _, value = line.rpartition(" ")
+            if series == name or series.startswith(name + "{"):
+                found[series[len(name) :]] += float(value)
+    return found
+
+
+def sample(cluster: Cluster, name: str) -> float:
+    """The sum of a metric over all its labels and all processes."""
+    return sum(samples(cluster, name).values())
+
+
+def wait_for_sample(cluster: Cluster, name: str, expected: float) -> None:
+    """Wait until a metric's sum is this."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := sample(cluster, name)) != expected:
+        assert time.monotonic() < deadline, f"{name} is {found}, not {expected}"
+
+
+def test_threads_for_sockets_have_figures_where_there_are_some(cluster: Cluster) -> None:
+    threads = 1 if cluster.arguments else 0
+    for name in ("io_turns", "io_busy_seconds", "io_parked_seconds"):
+        assert len(samples(cluster, f"dataflow_{name}_total")) == threads
+    if threads:
+        assert sample(cluster, "dataflow_io_turns_total") > 0
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
@@ -41,6 +75,51 @@ def test_metrics_are_prometheus_text(cluster: Cluster) -> None:
         name, value = line.rsplit(" ", 1)
         assert name.startswith("dataflow"), line
         float(value)
+
+
+PHASES = ("accept", "read", "sequence", "step", "apply", "emit", "flush", "park")
+
+
+def test_the_figures_of_workers_are_there_and_move(cluster: Cluster) -> None:
+    client = cluster.open("msgpack")
+    client.register(".decl e(x: number)\n.input e")
+    counters = ("turns", "commands", "steps", "rows", "read_bytes", "written_bytes", "messages")
+    before = {name: sample(cluster, f"dataflow_{name}_total") for name in counters}
+    waits = sample(cluster, "dataflow_sequencing_seconds_count")
+    client.insert("e", [1], [2])
+    for name in counters:
+        assert sample(cluster, f"dataflow_{name}_total") > before[name], name
+    assert sample(cluster, "dataflow_rows_total") - before["rows"] == 2
+    assert sample(cluster, "dataflow_sequencing_seconds_count") > waits
+    seconds = samples(cluster, "dataflow_phase_seconds_total")
+    for worker in range(cluster.workers):
+        for phase in PHASES:
+            assert seconds[f'{{worker="{worker}",phase="{phase}"}}'] > 0, (worker, phase)
+
+
+def test_a_step_to_a_subscriber_is_measured(cluster: Cluster) -> None:
+    client = cluster.open("msgpack")
+    client.register(".decl e(x: number)\n.input e")
+    subscription = client.subscribe("e")
+    before = sample(cluster, "dataflow_step_latency_seconds_count")
+    time = client.insert("e", [1])
+    subscription.until(time)
+    assert sample(cluster, "dataflow_step_latency_seconds_count") == before + 1
+
+
+def test_the_figures_of_queries_are_there_while_they_are(cluster: Cluster) -> None:
+    client = cluster.open("msgpack")
+    program = ".decl e(x: number)\n.input e\n.decl d(x: number)\nd(x + 1) :- e(x).\n.output d"
+    client.register(program, 'a "module"\n')
+    labels = '{relation="%s",module="a \\"module\\"\\n"}'
+    client.insert("e", *([x] for x in range(7)), wait="visible")
+    for relation in "ed":
+        wait_for_sample(cluster, "dataflow_relation_rows" + labels % relation, 7)
+        assert sample(cluster, "dataflow_relation_bytes" + labels % relation) > 0
+        wait_for_sample(cluster, "dataflow_relation_lag_seconds" + labels % relation, 0)
+    client.call("unregister", name='a "module"\n')
+    for name in ("rows", "bytes", "lag_seconds"):
+        wait_for_sample(cluster, f"dataflow_relation_{name}", 0)
 
 
 def test_the_page_says_what_this_is(cluster: Cluster) -> None:

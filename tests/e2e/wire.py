@@ -241,6 +241,7 @@ class Subscription:
     contents: Contents = field(default_factory=Counter)
     reached: int = -1
     ended: dict[str, Any] | None = None
+    end_time: int | None = None
     _part: Step | None = None
 
     def feed(self, message: dict[str, Any]) -> None:
@@ -248,7 +249,7 @@ class Subscription:
         assert self.ended is None, f"a message after the end of {self.relation}: {message}"
         if "error" in message:
             assert message.keys() <= {"sub", "error", "time"}, message
-            self.ended = message["error"]
+            self.ended, self.end_time = message["error"], message.get("time")
         elif "progress" in message:
             assert message.keys() == {"sub", "progress"}, message
             assert self.progress, "progress wasn't asked for"

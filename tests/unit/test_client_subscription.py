@@ -346,6 +346,22 @@ async def test_a_subscriber_that_was_too_slow_catches_up_when_it_comes_back() ->
             assert await steps.receive() == Step(20, [(CD, 1)])
 
 
+async def test_who_wants_no_times_merged_is_told_of_being_too_slow() -> None:
+    async with opened() as (db, server, _), trio.open_nursery() as nursery:
+
+        async def script() -> None:
+            assert await server.subscription() == Subscribe("knows", slow="end", backlog=5)
+            await server.send(
+                changes(10, AB, snapshot=True), Ended(1, ErrorBody("busy", "too slow", True), 10)
+            )
+
+        nursery.start_soon(script)
+        async with db["knows"].subscribe(slow="end", backlog=5) as steps:
+            assert (await steps.receive()).time == 10
+            with pytest.raises(BusyError, match="too slow"):
+                await steps.receive()
+
+
 async def test_a_server_too_busy_to_continue_says_so() -> None:
     async with opened() as (db, server, _), trio.open_nursery() as nursery:
 

@@ -15,6 +15,7 @@ from dataflow_serve.client import _changes, _load, _tables
 from dataflow_serve.client._link import Pending as TrioPending
 from dataflow_serve.client._portal import Portal
 from dataflow_serve.client._progress import showing_progress
+from dataflow_serve.client._subscription import Slow
 from dataflow_serve.client._subscription import Subscription as TrioSubscription
 from dataflow_serve.client._trio import DEFAULT_URL, PING_INTERVAL, Client, Wait, open_client
 from dataflow_serve.client._view import Progress, Step
@@ -203,6 +204,8 @@ class BlockingClient:
         where: Mapping[str, Value] | None = None,
         since: int | None = None,
         history: Any = None,
+        slow: Slow = "coalesce",
+        backlog: int | None = None,
     ) -> BlockingSubscription[Step]: ...
     @overload
     def subscribe(
@@ -214,6 +217,8 @@ class BlockingClient:
         where: Mapping[str, Value] | None = None,
         since: int | None = None,
         history: Any = None,
+        slow: Slow = "coalesce",
+        backlog: int | None = None,
     ) -> BlockingSubscription[Step | Progress]: ...
     def subscribe(
         self,
@@ -224,14 +229,31 @@ class BlockingClient:
         where: Mapping[str, Value] | None = None,
         since: int | None = None,
         history: Any = None,
+        slow: Slow = "coalesce",
+        backlog: int | None = None,
     ) -> BlockingSubscription[Step] | BlockingSubscription[Step | Progress]:
         """Follow a relation: ``with db.subscribe("reach") as live: ...``; see `Client.subscribe`."""
         if progress:
             following = self._client.subscribe(
-                relation, snapshot=snapshot, progress=True, where=where, since=since, history=history
+                relation,
+                snapshot=snapshot,
+                progress=True,
+                where=where,
+                since=since,
+                history=history,
+                slow=slow,
+                backlog=backlog,
             )
             return BlockingSubscription(self._portal, following)
-        steps = self._client.subscribe(relation, snapshot=snapshot, where=where, since=since, history=history)
+        steps = self._client.subscribe(
+            relation,
+            snapshot=snapshot,
+            where=where,
+            since=since,
+            history=history,
+            slow=slow,
+            backlog=backlog,
+        )
         return BlockingSubscription(self._portal, steps)
 
     def load(
@@ -512,9 +534,19 @@ class BlockingRelation:
         where: Mapping[str, Value] | None = None,
         since: int | None = None,
         history: Any = None,
+        slow: Slow = "coalesce",
+        backlog: int | None = None,
     ) -> BlockingSubscription[Step]:
         """Follow the relation; see `Client.subscribe`."""
-        return self._client.subscribe(self.name, snapshot=snapshot, where=where, since=since, history=history)
+        return self._client.subscribe(
+            self.name,
+            snapshot=snapshot,
+            where=where,
+            since=since,
+            history=history,
+            slow=slow,
+            backlog=backlog,
+        )
 
     def insert(self, rows: Iterable[Iterable[Value]], *, key: str | None = None) -> Transacted:
         """Insert rows in one transaction, and wait until they are visible."""

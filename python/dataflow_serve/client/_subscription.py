@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
 
 import trio
 
@@ -15,7 +15,10 @@ from dataflow_serve.client._view import Progress, Step, StepAssembler
 from dataflow_serve.errors import BusyError, ConnectionClosed, DataflowError, LocalProtocolError
 from dataflow_serve.protocol import Changes, Column, Ended, Reached, Subscribe, Subscribed, Value
 
-__all__ = ["Subscription"]
+__all__ = ["Slow", "Subscription"]
+
+Slow: TypeAlias = Literal["coalesce", "end"]
+"""What becomes of a subscription that is read too slowly."""
 
 ItemT = TypeVar("ItemT", bound=Step | Progress)
 
@@ -182,7 +185,7 @@ class Subscription(Generic[ItemT]):
     def _ended(self, error: DataflowError) -> None:
         self._assembler.discard()
         self._sub = None
-        if isinstance(error, BusyError):
+        if isinstance(error, BusyError) and self._request.slow != "end":
             # Too slow for a while. Whoever comes back for more gets on from where it was: see `receive`.
             self._too_slow = True
             return
@@ -265,6 +268,8 @@ def subscribe_request(
     where: Mapping[str, Value] | None,
     since: int | None,
     history: Any,
+    slow: Slow = "coalesce",
+    backlog: int | None = None,
 ) -> Subscribe:
     """Spell the wish of a caller; defaults of the protocol are left unsaid."""
     if (since is None) != (history is None):
@@ -276,4 +281,6 @@ def subscribe_request(
         where=dict(where) if where else None,
         since=since,
         history=history,
+        slow=None if slow == "coalesce" else slow,
+        backlog=backlog,
     )

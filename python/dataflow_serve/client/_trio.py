@@ -17,7 +17,7 @@ from dataflow_serve.client import _changes, _load, _tables
 from dataflow_serve.client._connection import Connection
 from dataflow_serve.client._framing import Framing, LengthPrefixed, Lines
 from dataflow_serve.client._link import Link, Pending
-from dataflow_serve.client._subscription import Subscription, subscribe_request
+from dataflow_serve.client._subscription import Slow, Subscription, subscribe_request
 from dataflow_serve.client._transport import Address, StreamTransport, Transport
 from dataflow_serve.client._view import Progress, Step, View
 from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel, rule
@@ -316,6 +316,8 @@ class Client:
         where: Mapping[str, Value] | None = None,
         since: int | None = None,
         history: Any = None,
+        slow: Slow = "coalesce",
+        backlog: int | None = None,
     ) -> Subscription[Step]: ...
     @overload
     def subscribe(
@@ -327,6 +329,8 @@ class Client:
         where: Mapping[str, Value] | None = None,
         since: int | None = None,
         history: Any = None,
+        slow: Slow = "coalesce",
+        backlog: int | None = None,
     ) -> Subscription[Step | Progress]: ...
     def subscribe(
         self,
@@ -337,6 +341,8 @@ class Client:
         where: Mapping[str, Value] | None = None,
         since: int | None = None,
         history: Any = None,
+        slow: Slow = "coalesce",
+        backlog: int | None = None,
     ) -> Subscription[Step] | Subscription[Step | Progress]:
         """Follow a relation: ``async with db.subscribe("reach") as steps: async for step in steps``.
 
@@ -347,9 +353,20 @@ class Client:
             where: Values that columns must have.
             since: With ``history``: continue after that time, as an earlier subscription left off.
             history: The earlier subscription's.
+            slow: What happens when steps aren't read as fast as they come: ``"coalesce"`` merges consecutive
+                times, ``"end"`` merges nothing and ends the subscription as soon as too many rows wait.
+            backlog: How many rows may wait at the server before it ends with `BusyError`; the server has a
+                bound of its own.
         """
         request = subscribe_request(
-            relation, snapshot=snapshot, progress=progress, where=where, since=since, history=history
+            relation,
+            snapshot=snapshot,
+            progress=progress,
+            where=where,
+            since=since,
+            history=history,
+            slow=slow,
+            backlog=backlog,
         )
         return Subscription(self, request)
 
@@ -699,9 +716,19 @@ class Relation:
         where: Mapping[str, Value] | None = None,
         since: int | None = None,
         history: Any = None,
+        slow: Slow = "coalesce",
+        backlog: int | None = None,
     ) -> Subscription[Step]:
         """Follow the relation; see `Client.subscribe`."""
-        return self._client.subscribe(self.name, snapshot=snapshot, where=where, since=since, history=history)
+        return self._client.subscribe(
+            self.name,
+            snapshot=snapshot,
+            where=where,
+            since=since,
+            history=history,
+            slow=slow,
+            backlog=backlog,
+        )
 
     async def insert(self, rows: Iterable[Iterable[Value]], *, key: str | None = None) -> Transacted:
         """Insert rows in one transaction, and wait until they are visible; see `Client.transact`."""

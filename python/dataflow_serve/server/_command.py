@@ -16,6 +16,7 @@ import outcome
 import trio
 
 from dataflow_serve.errors import DataflowError, WorkerFailed
+from dataflow_serve.server import _logs
 from dataflow_serve.server._access import ROLES, make_token, token_hash
 from dataflow_serve.server._cluster import Cluster, limit_defaults, tunable_names
 from dataflow_serve.server._orchestrator import run_process
@@ -64,6 +65,9 @@ def _limit(
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["--help"]})
 @click.option("--listen", metavar="HOST:PORT", help="Address for clients; port 0 takes a free one.")
 @click.option("-w", "--workers", "threads", type=click.IntRange(1), help="Worker threads of this process.")
+@click.option(
+    "--io-threads", type=click.IntRange(0), help="Threads that read and write for the workers; 0: they do."
+)
 @click.option("-n", "--processes", type=click.IntRange(1), help="Processes of the cluster.")
 @click.option("-p", "--process", type=click.IntRange(0), help="Index of this process in the cluster.")
 @click.option("-h", "--hostfile", metavar="FILE", help="Addresses of the processes, host:port, one a line.")
@@ -131,8 +135,7 @@ def _quoted(text: str) -> str:
 
 def _serve(read_settings: Callable[[], Settings]) -> None:
     """Run a process to its end, and leave."""
-    level = os.environ.get("DATAFLOW_SERVE_LOG", "warning").upper()
-    logging.basicConfig(level=level if level in logging.getLevelNamesMapping() else "WARNING")
+    _logs.begin(os.environ)
     try:
         settings = read_settings()
         _raise_descriptors()

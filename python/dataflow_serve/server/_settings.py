@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Address for clients; port 0 takes a free one."""
     threads: int = 1
     """Workers of this process."""
+    io_threads: int = 0
+    """Threads that read, decode, encode and write for the workers; with none these do it themselves."""
     processes: int = 1
     """Processes of the cluster."""
     process: int = 0

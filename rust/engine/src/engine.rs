@@ -508,24 +508,43 @@ impl Engine {
 
     /// What this worker holds.
     pub fn stats(&self) -> Stats {
-        let bases = self.catalog.relations.values().map(|stored| &stored.base);
-        let transacted = self.catalog.relations.values().filter_map(|stored| stored.transacted.as_ref());
-        let shared = self.catalog.shared.values().map(|shared| &shared.agent);
         let mut stats = Stats::default();
-        for agent in bases.chain(transacted).chain(shared) {
-            stats.arrangements += 1;
-            agent.map_spans(|span| {
-                let batch = span.inner.as_ref();
-                stats.updates += batch.map_or(0, View::len);
-                stats.bytes += batch.map_or(0, View::heap_bytes);
-            });
+        for stored in self.catalog.relations.values() {
+            stats.add(&stored.base);
+            stored.transacted.iter().for_each(|agent| stats.add(agent));
         }
+        self.catalog.shared.values().for_each(|shared| stats.add(&shared.agent));
         stats
+    }
+
+    /// What this worker holds of each relation: its rows once, and the bytes of all its arrangements.
+    pub fn relation_stats(&self) -> Vec<(Arc<RelationInfo>, Stats)> {
+        let stats = |(id, stored): (&RelationId, &Stored)| {
+            let mut stats = Stats::default();
+            stats.add(&stored.base);
+            let rows = stats.updates;
+            stored.transacted.iter().for_each(|agent| stats.add(agent));
+            let shared = self.catalog.shared.range((*id, Vec::new())..(RelationId(id.0 + 1), Vec::new()));
+            shared.for_each(|(_, shared)| stats.add(&shared.agent));
+            (Arc::clone(&stored.info), Stats { updates: rows, ..stats })
+        };
+        self.catalog.relations.iter().map(stats).collect()
     }
 
     /// Rows dropped on this worker because an expression failed.
     pub fn dropped_rows(&self) -> u64 {
         self.dropped.get()
+    }
+}
+
+impl Stats {
+    fn add(&mut self, agent: &Agent<u64>) {
+        self.arrangements += 1;
+        agent.map_spans(|span| {
+            let batch = span.inner.as_ref();
+            self.updates += batch.map_or(0, View::len);
+            self.bytes += batch.map_or(0, View::heap_bytes);
+        });
     }
 }
 

@@ -19,7 +19,7 @@ fn main() -> std::io::Result<()> {
     let limits = Limits { enable_echo: true, ..Limits::default() };
     let listener = std::net::TcpListener::bind(address)?;
     let (_poller, mailboxes) =
-        Poller::start(listener, 1, Arc::new(limits), Arc::new(OpenDoor), Arc::default())?;
+        Poller::start(listener, 1, 0, Arc::new(limits), Arc::new(OpenDoor), Arc::default())?;
     let mailbox = &mailboxes[0];
     mailbox.attach();
     let (mut opened, mut ready, mut connections) = (Vec::new(), Vec::new(), HashMap::new());

@@ -131,6 +131,7 @@ pub struct Connection {
     greeting: bool,
     /// When a silent peer was asked whether it is still there.
     pinged: Option<Instant>,
+    owner: usize,
     _place: Place,
 }
 
@@ -176,6 +177,7 @@ impl Connection {
             stall_limited: false,
             greeting: false,
             pinged: None,
+            owner: 0,
             _place: place,
         }
     }
@@ -188,6 +190,15 @@ impl Connection {
     /// Who is at the other end.
     pub fn peer(&self) -> Peer<'_> {
         peer(self.address, self.tls.as_deref())
+    }
+
+    /// Its owner among the process's workers, once it has been dealt.
+    pub fn owner(&self) -> usize {
+        self.owner
+    }
+
+    pub(crate) fn set_owner(&mut self, owner: usize) {
+        self.owner = owner;
     }
 
     /// What it is; `None` until the first bytes tell. A connection that was dealt to a worker always has a kind.

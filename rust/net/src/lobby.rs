@@ -242,14 +242,16 @@ impl Lobby {
 
     fn deal(&mut self, mut connection: Connection, kind: Kind) {
         let turn = if kind == Kind::Http { &mut self.next_for_http } else { &mut self.next_worker };
-        let worker = *turn;
-        *turn = (worker + 1) % self.shared.workers();
+        let owner = *turn;
+        *turn = (owner + 1) % self.shared.workers();
+        connection.set_owner(owner);
         let id = connection.id();
+        let slot = self.shared.slot(id, owner);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        // Worker 0 has the slot after the poller's own. Without a registration nobody would ever hear of the
+        // The first thread has the token's slot after the poller's own. Without a registration nobody would ever hear of the
         // connection again, so it is dropped; the system has no such error for a socket that is open.
-        if self.registry.reregister(connection.stream(), token(id, worker + 1), interest).is_ok() {
-            self.shared.deal(worker, connection);
+        if self.registry.reregister(connection.stream(), token(id, slot + 1), interest).is_ok() {
+            self.shared.deal(slot, connection);
         }
     }
 

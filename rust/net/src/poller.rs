@@ -31,6 +31,8 @@ use crate::lobby::Lobby;
 use crate::places::Places;
 use crate::tls::Identity;
 
+/// Workers and I/O threads of a process at most.
+const MAX_THREADS: usize = 1000;
 /// Bits of a token that name the worker.
 const SLOT_BITS: u32 = 10;
 /// The slot of what belongs to the poller's thread itself; worker 0 has the next.
@@ -69,26 +71,39 @@ pub(crate) struct Shared {
     deaf: AtomicBool,
     /// Connections open.
     pub(crate) places: Arc<Places>,
+    /// Of the workers, then of the I/O threads.
     slots: Vec<Arc<Slot>>,
+    workers: usize,
     waker: Waker,
 }
 
 impl Shared {
-    /// Hands a connection to a worker.
-    pub(crate) fn deal(&self, worker: usize, connection: Connection) {
-        lock(&self.slots[worker].news).opened.push(connection);
-        self.slots[worker].wake();
+    /// Hands a connection to the thread with this slot.
+    pub(crate) fn deal(&self, slot: usize, connection: Connection) {
+        lock(&self.slots[slot].news).opened.push(connection);
+        self.slots[slot].wake();
     }
 
     /// Number of workers.
     pub(crate) fn workers(&self) -> usize {
-        self.slots.len()
+        self.workers
+    }
+
+    /// The slot of the thread that reads and writes an owner's connection: the owner's own, or that of an I/O thread
+    /// which the connection's number gives.
+    pub(crate) fn slot(&self, id: ConnectionId, owner: usize) -> usize {
+        match self.slots.len() - self.workers {
+            0 => owner,
+            io_threads => self.workers + id.0 as usize % io_threads,
+        }
     }
 }
 
 impl Poller {
-    /// Starts the thread on a bound listener, with one mailbox for each of the process's workers, of which there are
-    /// at least one and at most a thousand.
+    /// Starts the thread on a bound listener, with one mailbox for each of the process's workers and then one for each
+    /// of its I/O threads, of which there are at least one and at most a thousand together. Every connection has one
+    /// of the workers as its owner. It goes into the owner's mailbox if there are no I/O threads; else into that of
+    /// the I/O thread whose index is the connection's number modulo their number.
     ///
     /// # Errors
     ///
@@ -96,22 +111,26 @@ impl Poller {
     pub fn start(
         listener: std::net::TcpListener,
         workers: usize,
+        io_threads: usize,
         limits: Arc<Limits>,
         doorkeeper: Arc<dyn Doorkeeper>,
         identity: Arc<Identity>,
     ) -> io::Result<(Poller, Vec<Mailbox>)> {
-        if !(1..=1000).contains(&workers) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{workers} workers")));
+        let threads = workers.saturating_add(io_threads);
+        if workers == 0 || threads > MAX_THREADS {
+            let message = format!("{workers} workers and {io_threads} I/O threads, not 1 to {MAX_THREADS}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let poll = Poll::new()?;
-        let slots: Vec<Arc<Slot>> = (0..workers).map(|_| Arc::default()).collect();
+        let slots: Vec<Arc<Slot>> = (0..threads).map(|_| Arc::default()).collect();
         let shared = Arc::new(Shared {
             stopping: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
             places: Arc::default(),
             slots: slots.clone(),
+            workers,
             waker: Waker::new(poll.registry(), WAKER)?,
         });
         let lobby = Lobby::new(
@@ -145,11 +164,11 @@ impl Poller {
         self.nudge();
     }
 
-    /// Wakes a worker (counted within the process) from any thread.
+    /// Wakes a worker (counted within the process), or an I/O thread (counted after these), from any thread.
     ///
     /// # Panics
     ///
-    /// There is no such worker.
+    /// There is no such thread.
     pub fn waker(&self, worker: usize) -> WorkerWaker {
         WorkerWaker { slot: Arc::clone(&self.shared.slots[worker]) }
     }
@@ -252,7 +271,7 @@ const EVENTS: usize = 1024;
 impl Run {
     fn run(mut self) {
         let mut events = mio::Events::with_capacity(EVENTS);
-        let mut seen: Vec<Vec<(ConnectionId, Readiness)>> = vec![Vec::new(); self.shared.workers()];
+        let mut seen: Vec<Vec<(ConnectionId, Readiness)>> = vec![Vec::new(); self.shared.slots.len()];
         // Guests may want handshakes, which take their time: workers hear first of what is theirs.
         let mut guests: Vec<(ConnectionId, Readiness)> = Vec::new();
         while !self.shared.stopping.load(Ordering::Acquire) {

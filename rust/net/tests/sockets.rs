@@ -40,6 +40,35 @@ fn connections_are_dealt_in_turn_and_plain_http_does_not_count() {
 }
 
 #[test]
+fn io_threads_get_connections_by_number_and_workers_own_them_in_turn() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (poller, mailboxes) =
+        Poller::start(listener, 2, 3, Arc::new(Limits::default()), Arc::new(OpenDoor), Arc::default())
+            .unwrap();
+    assert_eq!(mailboxes.len(), 5);
+    mailboxes.iter().for_each(Mailbox::attach);
+    let mut open = Vec::new();
+    for number in 1..=6 {
+        let mut client = TcpStream::connect(poller.local_addr()).unwrap();
+        client.write_all(b"{}\n").unwrap();
+        let mut opened = Vec::new();
+        let slot = loop {
+            let taken = mailboxes.iter().position(|mailbox| {
+                mailbox.take_opened(&mut opened);
+                !opened.is_empty()
+            });
+            match taken {
+                Some(slot) => break slot,
+                None => std::thread::park(),
+            }
+        };
+        assert_eq!(opened[0].id().0, number);
+        assert_eq!((slot, opened[0].owner()), (2 + number as usize % 3, (number as usize - 1) % 2));
+        open.push((client, opened));
+    }
+}
+
+#[test]
 fn messages_cross_in_pieces_of_any_size() {
     let server = Server::plain(1);
     let mut stream = server.connect();
@@ -206,7 +235,7 @@ fn owned(limits: Limits) -> (Poller, Mailbox, TcpStream, Connection) {
 fn opened(limits: Limits, first: &[u8]) -> (Poller, Mailbox, TcpStream, Connection) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (poller, mut mailboxes) =
-        Poller::start(listener, 1, Arc::new(limits), Arc::new(OpenDoor), Arc::default()).unwrap();
+        Poller::start(listener, 1, 0, Arc::new(limits), Arc::new(OpenDoor), Arc::default()).unwrap();
     let mailbox = mailboxes.swap_remove(0);
     mailbox.attach();
     let mut client = TcpStream::connect(poller.local_addr()).unwrap();

@@ -85,6 +85,10 @@ const REQUESTS: &[(&str, &str)] = &[
         "subscribe with everything",
         r#"{"id":7,"op":"subscribe","relation":"price","snapshot":false,"progress":true,"where":{"cents":-5,"what":"tea"},"since":41,"history":"h"}"#,
     ),
+    (
+        "subscribe and rather end than have times merged",
+        r#"{"id":7,"op":"subscribe","relation":"popular","slow":"end","backlog":1000}"#,
+    ),
     ("unsubscribe", r#"{"id":7,"op":"unsubscribe","sub":3}"#),
     ("read", r#"{"id":7,"op":"read","relation":"price"}"#),
     ("read some", r#"{"id":7,"op":"read","relation":"price","where":{"what":"tea"},"limit":10}"#),

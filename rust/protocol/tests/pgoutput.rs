@@ -16,7 +16,7 @@ use pg_walstream::{
 const TABLE: u32 = 16_384;
 
 fn decoder(input: InputMode, on_bad: OnBad) -> Decoder {
-    let columns = ["k", "v"].map(|name| Column { name: name.into(), ty: Type::Number }).to_vec();
+    let columns = ["k", "v"].map(|name| Column::new(name, Type::Number)).to_vec();
     let table = Table {
         namespace: "public".into(),
         name: "t".into(),

@@ -9,7 +9,7 @@ use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::request::{
-    Decoded, Op, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Wait, decode,
+    Decoded, Op, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Slow, Wait, decode,
 };
 use dataflow_protocol::rows::RowBuf;
 use dataflow_protocol::value::{Word, from_bool, from_float, from_number};
@@ -79,6 +79,7 @@ fn subscribe_and_read_find_their_relation_and_columns_in_any_order() {
             assert_eq!(subscribe.filter, [(1, from_number(5))]);
             assert_eq!(subscribe.since, Some(Since { time: 9, history: "h".into() }));
             assert!(subscribe.snapshot && !subscribe.progress);
+            assert_eq!((subscribe.slow, subscribe.backlog), (Slow::Coalesce, None));
         }
         let json = r#"{"op":"read","relation":"popular","limit":3,"where":{"what":"tea"}}"#;
         let Request::Read { relation, filter, limit } = accepted(json, encoding).request else { panic!() };

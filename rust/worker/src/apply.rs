@@ -22,6 +22,7 @@ use crate::command::{Command, Element, Letter, Report, Ticket, Transaction, tune
 use crate::connections::Connections;
 use crate::keys::Verdict;
 use crate::member::{Done, Member, Own, OwnTransaction, Pending, Visible, learn};
+use crate::metrics::Phase;
 use crate::process::{ColumnView, Event, ModuleView, RelationView};
 
 /// What became of a transaction, as every worker finds out for itself.
@@ -68,6 +69,7 @@ impl Member {
         }
         self.engine.advance(time);
         self.applied = time;
+        self.timeline.applied(time, Instant::now());
         self.count(time, &elements);
         self.sequencer.ready()
     }
@@ -206,12 +208,21 @@ impl Member {
         match result {
             Ok((plan, registered)) => {
                 self.catalog_grew(time, &plan, &registered);
+                net.publish(&self.catalog);
                 let relations = registered.relations.iter().map(|r| RelationReply::new(r)).collect();
+                self.tell_log(time, "registered", &registered.name);
                 let done = Done::Registered { name: registered.name, relations, time };
                 self.acknowledge(origin, ticket, done);
             }
             Err(error) if origin == self.index() => self.not_installed(ticket, &error, net),
             Err(_) => {}
+        }
+    }
+
+    /// A change of the catalog, once a process.
+    fn tell_log(&self, time: Time, what: &'static str, module: &str) {
+        if self.local == 0 {
+            tracing::info!(time, module, "{what}");
         }
     }
 
@@ -267,6 +278,8 @@ impl Member {
         match self.engine.unregister(&mut self.worker, time, name) {
             Ok(relations) => {
                 let version = self.catalog.remove(&relations);
+                self.tell_log(time, "unregistered", name);
+                net.publish(&self.catalog);
                 relations.iter().for_each(|relation| self.end_relation(*relation, net));
                 if self.local == 0 {
                     let after = self.engine.modules();
@@ -359,7 +372,7 @@ impl Member {
             commands: self.metrics.commands.get(),
             rows: self.metrics.rows.get(),
             dropped_rows: self.engine.dropped_rows(),
-            parked_millis: (self.metrics.parked_seconds.get() * 1e3) as u64,
+            parked_millis: (self.metrics.seconds(Phase::Park) * 1e3) as u64,
             dataflows: self.worker.installed_dataflows().len() as u64,
             traces: held.arrangements as u64,
             updates: held.updates as u64,
@@ -372,6 +385,9 @@ impl Member {
         if let Ok(tunables) = tuned(&self.tunables, values) {
             self.keys.set_retain(tunables.key_retain as usize);
             self.tunables = tunables;
+            if self.local == 0 {
+                tracing::info!(?values, "tuned");
+            }
         }
         self.acknowledge(origin, ticket, Done::Tuned(self.tunables.clone()));
     }

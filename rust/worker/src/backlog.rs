@@ -1,12 +1,17 @@
-//! Changes that a subscriber can't take yet, merged as far as necessary.
+//! Changes that a subscriber can't take yet, merged as far as it wants them merged and as is necessary.
 
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use dataflow_engine::{Changes, Step};
 use dataflow_protocol::ids::Time;
+use dataflow_protocol::request::Slow;
 use dataflow_protocol::rows::RowBuf;
 use dataflow_protocol::value::Word;
+
+/// Rows kept unmerged, as long as no more than these are merged already: steps are shared with other subscribers, and
+/// merging takes time for each of them.
+const MERGED_FROM: usize = 1 << 12;
 
 /// Whether a row has the values that a subscription or read asks for.
 pub(crate) fn passes(row: &[Word], filter: &[(usize, Word)]) -> bool {
@@ -26,29 +31,41 @@ pub(crate) fn filtered(changes: &Changes, filter: &[(usize, Word)]) -> Changes {
 }
 
 /// Consecutive steps of one relation: kept apart, and shared with others, while they are few; merged when they
-/// aren't. Either way what comes out is exact.
+/// aren't, unless the subscriber wants none merged. Either way what comes out is exact.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    steps: Vec<Rc<Step>>,
-    rows: usize,
+    slow: Slow,
+    steps: VecDeque<Arc<Step>>,
+    /// Rows of these.
+    apart: usize,
     merged: HashMap<Box<[Word]>, i64>,
-    last: Option<Time>,
+    /// The time of the last step that was merged.
+    until: Option<Time>,
 }
 
 impl Backlog {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.last.is_none()
+    /// An empty one.
+    pub(crate) fn new(slow: Slow) -> Self {
+        Backlog { slow, ..Backlog::default() }
     }
 
-    /// Adds the step that follows. `false` if more than `limit` rows are held although all were merged.
-    pub(crate) fn push(&mut self, step: Rc<Step>, filter: &[(usize, Word)], limit: usize) -> bool {
-        self.rows += step.changes.rows.len();
-        self.last = Some(step.time);
-        self.steps.push(step);
-        if self.rows > limit {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.until.is_none()
+    }
+
+    /// Adds the step that follows. `false` if more than `limit` rows are held, all merged if they may be.
+    pub(crate) fn push(&mut self, step: Arc<Step>, filter: &[(usize, Word)], limit: usize) -> bool {
+        self.apart += step.changes.rows.len();
+        self.steps.push_back(step);
+        let many = self.apart > MERGED_FROM.max(self.merged.len()) || self.rows() > limit;
+        if many && self.slow == Slow::Coalesce {
             self.merge(filter);
         }
-        self.rows <= limit
+        self.rows() <= limit
+    }
+
+    fn rows(&self) -> usize {
+        self.apart + self.merged.len()
     }
 
     fn merge(&mut self, filter: &[(usize, Word)]) {
@@ -58,16 +75,22 @@ impl Backlog {
                     *self.merged.entry(row.into()).or_default() += diff;
                 }
             }
+            self.until = Some(step.time);
         }
         self.merged.retain(|_, diff| *diff != 0);
-        self.rows = self.merged.len();
+        self.apart = 0;
     }
 
-    /// Everything as one step of the last time, and nothing is left; `None` if nothing was held.
+    /// The next step to send, which may have no rows: everything as one step of the last time, or just the first
+    /// one if none are to be merged. `None` if nothing is held.
     pub(crate) fn take(&mut self, width: usize, filter: &[(usize, Word)]) -> Option<(Time, Changes)> {
-        let time = self.last.take()?;
+        if self.slow == Slow::End {
+            let step = self.steps.pop_front()?;
+            self.apart -= step.changes.rows.len();
+            return Some((step.time, filtered(&step.changes, filter)));
+        }
         self.merge(filter);
-        self.rows = 0;
+        let time = self.until.take()?;
         let mut changes = Changes { rows: RowBuf::new(width), diffs: Vec::with_capacity(self.merged.len()) };
         for (row, diff) in std::mem::take(&mut self.merged) {
             changes.rows.push(&row);
@@ -82,11 +105,11 @@ mod tests {
     use super::*;
     use dataflow_protocol::ids::RelationId;
 
-    fn step(time: Time, changes: &[(Word, i64)]) -> Rc<Step> {
+    fn step(time: Time, changes: &[(Word, i64)]) -> Arc<Step> {
         let mut rows = RowBuf::new(1);
         changes.iter().for_each(|(word, _)| rows.push(&[*word]));
         let diffs = changes.iter().map(|(_, diff)| *diff).collect();
-        Rc::new(Step { relation: RelationId(0), time, changes: Changes { rows, diffs } })
+        Arc::new(Step { relation: RelationId(0), time, changes: Changes { rows, diffs } })
     }
 
     fn sorted(changes: Changes) -> Vec<(Word, i64)> {
@@ -112,6 +135,34 @@ mod tests {
             assert!(backlog.push(step(round, &[(round, 1), (round.wrapping_sub(1), -1)]), &[], 4));
         }
         assert!(!backlog.push(step(100, &[(200, 1), (201, 1), (202, 1), (203, 1)]), &[], 4));
+    }
+
+    #[test]
+    fn rows_that_cancel_are_let_go_of_long_before_the_limit() {
+        let mut backlog = Backlog::default();
+        for round in 0..100_000 {
+            assert!(backlog.push(step(round, &[(round, 1), (round.wrapping_sub(1), -1)]), &[], 1 << 20));
+            assert!(backlog.apart <= MERGED_FROM && backlog.steps.len() <= MERGED_FROM);
+        }
+        assert_eq!(backlog.take(1, &[]).unwrap().1.rows.len(), 2);
+    }
+
+    #[test]
+    fn steps_that_must_not_be_merged_come_out_one_by_one_and_are_limited() {
+        let mut backlog = Backlog::new(Slow::End);
+        assert!(backlog.push(step(3, &[(1, 1)]), &[], 3));
+        assert!(backlog.push(step(4, &[(1, -1), (2, 1)]), &[], 3));
+        assert!(!backlog.push(step(5, &[(1, 1)]), &[], 3), "rows that cancel count: they aren't merged");
+        assert_eq!(
+            backlog.take(1, &[]).map(|(time, changes)| (time, sorted(changes))),
+            Some((3, vec![(1, 1)]))
+        );
+        assert_eq!(
+            backlog.take(1, &[(0, 2)]).map(|(time, rows)| (time, sorted(rows))),
+            Some((4, vec![(2, 1)]))
+        );
+        assert_eq!(backlog.take(1, &[(0, 2)]).map(|(time, rows)| (time, sorted(rows))), Some((5, vec![])));
+        assert!(backlog.is_empty() && backlog.take(1, &[]).is_none());
     }
 
     #[test]

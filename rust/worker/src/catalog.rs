@@ -11,7 +11,7 @@ use dataflow_protocol::value::Column;
 use serde::Serialize;
 
 /// Relations by name and by id. Changes only while sequenced commands are applied.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
     names: HashMap<String, Arc<Schema>>,
     ids: HashMap<RelationId, Arc<Schema>>,

@@ -14,6 +14,8 @@ pub struct Config {
     pub listen: String,
     /// Worker threads of this process.
     pub threads: usize,
+    /// Threads that read, decode, encode and write for the workers; with none the workers do it themselves.
+    pub io_threads: usize,
     /// Processes of the cluster.
     pub processes: usize,
     /// This process's index in the cluster.
@@ -26,7 +28,7 @@ pub struct Config {
     pub generation: u64,
     /// Answers `/echo` with a WebSocket that echoes, for conformance suites.
     pub enable_echo: bool,
-    /// Never parks: lowest latency at the price of one core a worker.
+    /// Starts with [`Tunables::spin_micros`] at its greatest: never parks, at the price of one core a worker.
     pub spin: bool,
     /// Requests that may wait for Python; more are answered `busy`.
     pub control_queue: usize,
@@ -45,6 +47,7 @@ impl Default for Config {
         Config {
             listen: "127.0.0.1:6262".into(),
             threads: 1,
+            io_threads: 0,
             processes: 1,
             process: 0,
             mesh: Vec::new(),
@@ -97,6 +100,17 @@ macro_rules! tunables {
                     _ => Err(format!("no tunable {name:?}; there are {}", Self::NAMES.join(", "))),
                 }
             }
+
+            /// Whether all are within their bounds, as [`Self::set`] sees to it.
+            ///
+            /// # Errors
+            ///
+            /// The first that isn't, as a message.
+            pub fn check(&self) -> Result<(), String> {
+                let mut copy = self.clone();
+                $(copy.set(stringify!($name), self.$name)?;)+
+                Ok(())
+            }
         }
     };
 }
@@ -104,16 +118,23 @@ macro_rules! tunables {
 tunables! {
     /// Requests taken from all connections in a turn; the others wait in their sockets. Default 1,024.
     commands_per_turn = 1 << 10, 1;
+    /// Requests taken from one connection before it is the next one's turn. Default 64.
+    requests_per_visit = 64, 1;
     /// Bytes of requests taken in a turn. Default 4 MiB.
     bytes_per_turn = 4 << 20, 1;
     /// Steps of the dataflows in a turn, at most. Default 16.
     steps_per_turn = 16, 1;
     /// Microseconds of stepping after which a turn goes on to emit; looked at between steps only. Default 2,000.
     step_micros = 2_000, 1;
+    /// Whether a worker may move the three budgets above and below within a factor of 16, by what has to wait: 0 or 1.
+    /// Default 0.
+    adaptive = 0, 0;
     /// Rows looked at for snapshots and reads in a turn. Default 32,768.
     emit_rows = 1 << 15, 1;
     /// Rows looked at for one snapshot or read before it is the next one's turn. Default 8,192.
     slice_rows = 1 << 13, 1;
+    /// Microseconds an idle worker looks for work before it parks; it uses a core meanwhile. Default 0: it parks at once.
+    spin_micros = 0, 0;
     /// Microseconds an idle worker parks at most; it is woken earlier by anything to do. Default 100,000.
     park_micros = 100_000, 1;
     /// Bytes at which a pushed batch is cut into several messages. Default 256 KiB.
@@ -123,6 +144,8 @@ tunables! {
     /// Rows one subscription may hold back, coalesced, for a slow reader or a snapshot under way; a slow reader's
     /// subscription then ends with `busy`, a snapshot starts again. Default 1 Mi.
     backlog_rows = 1 << 20, 1;
+    /// Bytes of a snapshot that may wait for a slow reader; the subscription then ends with `busy`. Default 256 MiB.
+    snapshot_bytes = 256 << 20, 1 << 10;
     /// Bytes a connection may have sent that wait for their effect; it isn't read further until they have. Default 8 MiB.
     inbox_bytes = 8 << 20, 1;
     /// Bytes a worker may have introduced that the relations themselves haven't finished; beyond, transactions
@@ -150,5 +173,12 @@ mod tests {
         assert!(tunables.set("steps_per_turn", 0).unwrap_err().contains("at least 1"));
         assert!(tunables.set("nonsense", 1).unwrap_err().contains("no tunable"));
         assert_eq!(tunables, Tunables { steps_per_turn: 3, ..Tunables::default() });
+    }
+
+    #[test]
+    fn what_a_file_says_is_held_to_the_same_bounds() {
+        assert_eq!(Tunables::default().check(), Ok(()));
+        let wrong = Tunables { emit_rows: 0, ..Tunables::default() };
+        assert!(wrong.check().unwrap_err().contains("\"emit_rows\" must be at least 1"));
     }
 }

@@ -1,13 +1,14 @@
-//! The connections that a worker owns, and whose turn it is to be read.
+//! The connections that a worker owns: what their requests have under way, and whose turn it is.
+//!
+//! Their sockets are the worker's own ([`Sockets`]) or, with `--io-threads`, those of other threads ([`crate::io`]).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use dataflow_net::connection::{Connection, ConnectionId, Incoming, Kind, Readiness};
+use dataflow_net::connection::{ConnectionId, Message};
 use dataflow_net::error::Close;
-use dataflow_net::http::{HttpResponse, Peer};
+use dataflow_net::http::{HttpRequest, HttpResponse, Peer};
 use dataflow_net::poller::Mailbox;
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::ErrorBody;
@@ -16,11 +17,18 @@ use dataflow_protocol::response::{push::Tail, reply};
 use serde::Serialize;
 
 use crate::access::{Gate, Grant};
+use crate::catalog::Catalog;
 use crate::command::Ticket;
+use crate::dispatch::{Dispatch, Parcel, Payload};
+use crate::flow::{Ahead, Flow};
+use crate::io::{Arrival, Hub, must_not_be_overtaken};
 use crate::metrics::WorkerMetrics;
+use crate::process::Process;
+use crate::sockets::{Arrived, Fate, Requested, Sockets, decoded};
+use crate::turns::Turns;
 
-/// How often connections are looked at for deadlines that have passed.
-const SWEEP: Duration = Duration::from_millis(250);
+/// How often it is looked whether the rules of access have changed.
+const RENEWING: Duration = Duration::from_millis(250);
 
 /// Where a reply goes.
 #[derive(Clone, Debug)]
@@ -30,12 +38,11 @@ pub(crate) struct Caller {
     pub(crate) encoding: Encoding,
 }
 
-/// A connection and what its requests have under way.
-#[derive(Debug)]
+/// What a connection's requests have under way.
 pub(crate) struct Session {
-    connection: Connection,
-    /// What the client may do; `None` until it has given a token, where one is needed.
-    pub(crate) grant: Option<Arc<Grant>>,
+    flow: Arc<Flow>,
+    /// It isn't let in, or not any more.
+    expelled: bool,
     /// A request that was read but may not take effect yet.
     pub(crate) held: Option<(Encoding, Decoded)>,
     /// The counter under which it last asked for something as of a time: a transaction must get a later one.
@@ -49,121 +56,175 @@ pub(crate) struct Session {
     /// Subscriptions by the number that the client knows.
     pub(crate) subs: BTreeMap<u64, Ticket>,
     pub(crate) next_sub: u64,
-    queued: bool,
-    closing: bool,
+    /// With I/O threads, what has been decoded and not taken.
+    inbox: VecDeque<Waiting>,
+    /// The thread that has the socket doesn't read it until it is told to.
+    shut: bool,
+}
+
+/// Something that an I/O thread has decoded.
+enum Waiting {
+    Request(Encoding, Requested, Ahead),
+    Http(HttpRequest),
 }
 
 /// What a look at a connection gave.
 pub(crate) enum Next {
-    /// Something to act on.
-    Incoming(Incoming),
+    /// A request, or why it is refused.
+    Request(Encoding, Requested),
+    /// A plain HTTP request.
+    Http(HttpRequest),
     /// A request held back earlier.
     Held(Encoding, Decoded),
     /// Nothing for now.
     Nothing,
 }
 
+/// Where the sockets are.
+enum Side {
+    /// With this worker.
+    Here(Sockets),
+    /// With other threads.
+    There(Remote),
+}
+
+/// The way to other threads.
+struct Remote {
+    mailbox: Mailbox,
+    process: Arc<Process>,
+    hub: Arc<Hub>,
+    local: usize,
+    /// For each thread what it hasn't been given yet.
+    batches: Vec<Vec<Dispatch>>,
+    /// Whether something has been taken that the thread had to wait for.
+    taken: Vec<bool>,
+    arrivals: Vec<Arrival>,
+}
+
 /// All of a worker's connections.
 pub(crate) struct Connections {
-    mailbox: Mailbox,
+    side: Side,
     sessions: HashMap<ConnectionId, Session>,
-    /// Connections with something to read or inside; each at most once.
-    turns: VecDeque<ConnectionId>,
+    /// Connections with something to read or inside.
+    turns: Turns,
     /// Connections whose next request waits for something other than the next turn; looked at when there is a turn.
     blocked: Vec<ConnectionId>,
-    /// Connections with something to write.
-    writes: Vec<ConnectionId>,
     /// Subscriptions of connections that have ended.
     orphans: Vec<Ticket>,
-    swept: Instant,
+    /// Connections with the room that was waited for.
+    relieved: Vec<ConnectionId>,
     pub(crate) now: Instant,
-    pub(crate) inbox_bytes: usize,
-    metrics: WorkerMetrics,
+    inbox_bytes: usize,
+    transaction_rows: usize,
+    pub(crate) metrics: WorkerMetrics,
     gate: Arc<Gate>,
     /// Of the rules that all grants are up to date with.
     rules_version: u64,
-    opened: Vec<Connection>,
-    ready: Vec<(ConnectionId, Readiness)>,
+    renewed: Instant,
 }
 
 impl Connections {
-    pub(crate) fn new(mailbox: Mailbox, metrics: WorkerMetrics, gate: Arc<Gate>) -> Self {
-        let now = Instant::now();
-        Connections {
+    /// Connections whose sockets are the calling worker's own.
+    pub(crate) fn here(mailbox: Mailbox, process: &Process, local: usize) -> Self {
+        Self::new(Side::Here(Sockets::new(mailbox, process)), process, local)
+    }
+
+    /// Connections whose sockets are with the threads of `hub`.
+    pub(crate) fn there(mailbox: Mailbox, process: &Arc<Process>, hub: Arc<Hub>, local: usize) -> Self {
+        let remote = Remote {
             mailbox,
+            process: Arc::clone(process),
+            local,
+            batches: (0..hub.threads()).map(|_| Vec::new()).collect(),
+            taken: vec![false; hub.threads()],
+            arrivals: Vec::new(),
+            hub,
+        };
+        Self::new(Side::There(remote), process, local)
+    }
+
+    fn new(side: Side, process: &Process, local: usize) -> Self {
+        let (gate, now) = (Arc::clone(&process.gate), Instant::now());
+        Connections {
+            side,
             sessions: HashMap::new(),
-            turns: VecDeque::new(),
+            turns: Turns::default(),
             blocked: Vec::new(),
-            writes: Vec::new(),
             orphans: Vec::new(),
-            swept: now,
+            relieved: Vec::new(),
             now,
             inbox_bytes: usize::MAX,
-            metrics,
+            transaction_rows: usize::MAX,
+            metrics: process.metrics.worker(local),
             rules_version: gate.version(),
             gate,
-            opened: Vec::new(),
-            ready: Vec::new(),
+            renewed: now,
         }
     }
 
     /// Must be called first, on the worker's thread.
     pub(crate) fn attach(&self) {
-        self.mailbox.attach();
+        match &self.side {
+            Side::Here(sockets) => sockets.attach(),
+            Side::There(remote) => remote.mailbox.attach(),
+        }
     }
 
-    /// Takes new connections and what the poller saw of the others; whether there was anything.
-    pub(crate) fn accept(&mut self) -> bool {
-        self.now = Instant::now();
-        self.mailbox.take_opened(&mut self.opened);
-        self.mailbox.take_ready(&mut self.ready);
-        let any = !self.opened.is_empty() || !self.ready.is_empty();
-        for connection in std::mem::take(&mut self.opened) {
-            let id = connection.id();
-            self.sessions.insert(id, Session::new(connection, &self.gate));
-            self.schedule(id);
-        }
-        for (id, readiness) in std::mem::take(&mut self.ready) {
-            if let Some(session) = self.sessions.get_mut(&id) {
-                session.connection.ready(readiness);
-                if readiness.writable {
-                    self.writes.push(id);
-                }
-                self.schedule(id);
+    /// How many bytes of a connection's transactions may wait before it isn't read further, and how many rows each may
+    /// have.
+    pub(crate) fn limit(&mut self, inbox_bytes: usize, transaction_rows: usize) {
+        if (self.inbox_bytes, self.transaction_rows) != (inbox_bytes, transaction_rows) {
+            (self.inbox_bytes, self.transaction_rows) = (inbox_bytes, transaction_rows);
+            if let Side::There(remote) = &self.side {
+                remote.hub.limit(remote.local, inbox_bytes, transaction_rows);
             }
         }
-        self.sweep();
-        self.metrics.connections.set(self.sessions.len() as i64);
-        any
     }
 
-    fn sweep(&mut self) {
-        if self.now.duration_since(self.swept) < SWEEP {
-            return;
+    /// From now on requests are decoded against this catalog, wherever that is done.
+    pub(crate) fn publish(&self, catalog: &Catalog) {
+        if let Side::There(remote) = &self.side {
+            remote.hub.publish(remote.local, Arc::new(catalog.clone()));
         }
-        self.swept = self.now;
+    }
+
+    /// Takes new connections and what has come of the others; whether there was anything.
+    pub(crate) fn accept(&mut self) -> bool {
+        self.now = Instant::now();
         self.renew_grants();
-        for (id, session) in &mut self.sessions {
-            if session.connection.deadline().is_some_and(|deadline| deadline <= self.now) {
-                if let Some(violation) = session.connection.expire(self.now) {
-                    session.connection.close(violation.close(), self.now);
-                }
-                self.writes.push(*id);
+        match &mut self.side {
+            Side::Here(sockets) => {
+                let sessions = &mut self.sessions;
+                sockets.accept(&mut self.turns, |id, _, flow| {
+                    sessions.insert(id, Session::new(flow));
+                })
+            }
+            Side::There(remote) => {
+                remote.hub.take_arrivals(remote.local, &mut remote.arrivals);
+                let arrivals = std::mem::take(&mut remote.arrivals);
+                let any = !arrivals.is_empty();
+                arrivals.into_iter().for_each(|arrival| self.arrived(arrival));
+                any
             }
         }
     }
 
     /// Judges all connections anew if the rules have changed.
     fn renew_grants(&mut self) {
+        if self.now.duration_since(self.renewed) < RENEWING {
+            return;
+        }
+        self.renewed = self.now;
         let version = self.gate.version();
         if version == std::mem::replace(&mut self.rules_version, version) {
             return;
         }
         let mut gone = Vec::new();
-        for (id, session) in &mut self.sessions {
-            if let Some(grant) = &session.grant {
-                session.grant = self.gate.renewed(grant);
-                gone.extend(session.grant.is_none().then_some(*id));
+        for (id, session) in &self.sessions {
+            if let Some(grant) = session.flow.grant() {
+                let renewed = self.gate.renewed(&grant);
+                gone.extend(renewed.is_none().then_some(*id));
+                session.flow.set_grant(renewed);
             }
         }
         gone.into_iter().for_each(|id| self.expel(id));
@@ -171,28 +232,55 @@ impl Connections {
 
     /// What the client of a connection may do; `None` until it has given a token, where one is needed.
     pub(crate) fn grant(&self, id: ConnectionId) -> Option<Arc<Grant>> {
-        self.sessions.get(&id)?.grant.as_ref().map(Arc::clone)
+        self.sessions.get(&id)?.flow.grant()
     }
 
     /// From now on the client may do this.
     pub(crate) fn admit(&mut self, id: ConnectionId, grant: Arc<Grant>) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.grant = Some(grant);
-            session.connection.expect_greeting(false);
+        if let Some(session) = self.sessions.get(&id) {
+            session.flow.set_grant(Some(grant));
+            self.dispatch(id, 0, Dispatch::Admit(id));
         }
     }
 
     /// Where a connection comes from.
     pub(crate) fn peer(&self, id: ConnectionId) -> Option<Peer<'_>> {
-        self.sessions.get(&id).map(|session| session.connection.peer())
+        self.sessions.get(&id).map(|session| session.flow.peer())
     }
 
-    /// Closes a connection whose client isn't let in; what it was told goes out before.
+    /// Closes a connection whose client isn't let in; what it was told goes out before, what it has sent is forgotten.
     pub(crate) fn expel(&mut self, id: ConnectionId) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.closing = true;
-            session.connection.close(Close::Policy, self.now);
-            self.writes.push(id);
+            session.expelled = true;
+            session.inbox.clear();
+            self.dispatch(id, 0, Dispatch::Expel(id));
+        }
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        let (id, waiting) = match arrival {
+            Arrival::Opened(id, flow) => {
+                self.sessions.insert(id, Session::new(&flow));
+                return;
+            }
+            Arrival::Became(id, fate) => return self.became(id, fate),
+            Arrival::Request(id, encoding, read, ahead) => (id, Waiting::Request(encoding, read, ahead)),
+            Arrival::Http(id, request) => (id, Waiting::Http(request)),
+        };
+        if let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.expelled) {
+            session.inbox.push_back(waiting);
+            self.schedule(id);
+        }
+    }
+
+    fn became(&mut self, id: ConnectionId, fate: Fate) {
+        match fate {
+            Fate::Relieved => self.relieved.push(id),
+            Fate::Ended => {
+                if let Some(session) = self.sessions.remove(&id) {
+                    self.orphans.extend(session.subs.into_values());
+                }
+            }
         }
     }
 
@@ -201,23 +289,13 @@ impl Connections {
         for id in std::mem::take(&mut self.blocked) {
             self.schedule(id);
         }
-        let turn = std::mem::take(&mut self.turns);
-        for id in &turn {
-            if let Some(session) = self.sessions.get_mut(id) {
-                session.queued = false;
-            }
-        }
-        turn
+        self.turns.take()
     }
 
-    /// Puts a connection in the queue for being read.
+    /// Puts a connection in the queue for being read, unless it must wait for something else.
     pub(crate) fn schedule(&mut self, id: ConnectionId) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            let may_go_on = session.control.is_none() && session.waiting_bytes <= self.inbox_bytes;
-            if may_go_on && !session.queued && !session.closing {
-                session.queued = true;
-                self.turns.push_back(id);
-            }
+        if self.sessions.get(&id).is_some_and(|session| session.may_go_on(self.inbox_bytes)) {
+            self.turns.schedule(id);
         }
     }
 
@@ -234,45 +312,38 @@ impl Connections {
         self.sessions.len()
     }
 
-    /// What a connection has next, reading at most what is left of `budget`.
-    pub(crate) fn next(&mut self, id: ConnectionId, budget: &mut usize) -> Next {
-        let Some(session) = self.sessions.get_mut(&id) else { return Next::Nothing };
-        if session.control.is_some() || session.closing || session.waiting_bytes > self.inbox_bytes {
+    /// What a connection has next, reading at most what is left of `budget`. Where that is done here, it is decoded
+    /// against `catalog`.
+    pub(crate) fn next(&mut self, id: ConnectionId, budget: &mut usize, catalog: &Catalog) -> Next {
+        let Some(session) = self.sessions.get_mut(&id).filter(|s| s.may_go_on(self.inbox_bytes)) else {
             return Next::Nothing;
-        }
+        };
         if let Some((encoding, held)) = session.held.take() {
             return Next::Held(encoding, held);
         }
-        loop {
-            match session.connection.next(self.now) {
-                Some(Ok(incoming)) => {
-                    session.unanswered += 1;
-                    return Next::Incoming(incoming);
+        let rows = self.transaction_rows;
+        let decode = |message: &Message, flow: &Flow| decoded(message, catalog, flow, rows);
+        let next = match &mut self.side {
+            Side::Here(sockets) => match sockets.next(id, budget, decode, &mut self.turns) {
+                None => return Next::Nothing,
+                Some(Arrived::Http(request)) => Next::Http(request),
+                Some(Arrived::Request(encoding, read, _)) => Next::Request(encoding, read),
+            },
+            Side::There(remote) => {
+                let Some(waiting) = session.inbox.pop_front() else { return Next::Nothing };
+                remote.taken[remote.hub.thread_of(id)] = true;
+                match waiting {
+                    Waiting::Http(request) => Next::Http(request),
+                    Waiting::Request(encoding, read, ahead) => {
+                        *budget -= ahead.bytes().min(*budget);
+                        session.shut = must_not_be_overtaken(&read);
+                        Next::Request(encoding, read)
+                    }
                 }
-                Some(Err(violation)) => {
-                    session.closing = true;
-                    session.connection.close(violation.close(), self.now);
-                    self.writes.push(id);
-                    return Next::Nothing;
-                }
-                None => {}
             }
-            if *budget == 0 || !session.connection.wants_read() {
-                break;
-            }
-            let count = session.connection.read(*budget, self.now);
-            *budget -= count.min(*budget);
-            self.metrics.read_bytes.inc_by(count as u64);
-            if count == 0 && !session.connection.input_ended() {
-                break;
-            }
-        }
-        // A connection that writes by itself, as an echo does, has something to flush after reading.
-        self.writes.push(id);
-        if session.connection.wants_read() {
-            self.schedule(id);
-        }
-        Next::Nothing
+        };
+        session.unanswered += 1;
+        next
     }
 
     /// Keeps a request that may not take effect yet; it is the connection's next. Whether to have another turn for it
@@ -296,28 +367,42 @@ impl Connections {
         if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.control == Some(ticket)) {
             session.control = None;
             self.schedule(id);
+            self.go_on(id);
         }
+    }
+
+    /// A request of the connection has been looked at; whether to ask it for the next one.
+    pub(crate) fn go_on(&mut self, id: ConnectionId) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        if session.held.is_some() {
+            return false;
+        }
+        if session.control.is_none() && session.shut {
+            session.shut = false;
+            self.dispatch(id, 0, Dispatch::Resume(id));
+        }
+        true
     }
 
     /// Answers with `{"ok": body}`.
     pub(crate) fn ok(&mut self, caller: &Caller, body: &(impl Serialize + ?Sized)) {
-        self.reply(caller, reply::ok(caller.encoding, &caller.id, body));
+        self.reply(caller, Payload::Bytes(reply::ok(caller.encoding, &caller.id, body)));
     }
 
     /// Answers with `{"error": …}`.
     pub(crate) fn error(&mut self, caller: &Caller, error: &ErrorBody) {
-        self.reply(caller, reply::error(caller.encoding, &caller.id, error));
+        self.reply(caller, Payload::Bytes(reply::error(caller.encoding, &caller.id, error)));
     }
 
     /// Answers with an encoded reply; nobody is told if the connection is gone.
-    pub(crate) fn reply(&mut self, caller: &Caller, bytes: Vec<u8>) {
-        if let Some(session) = self.sessions.get_mut(&caller.connection) {
+    pub(crate) fn reply(&mut self, caller: &Caller, payload: Payload) {
+        let id = caller.connection;
+        if let Some(session) = self.sessions.get_mut(&id) {
             session.unanswered = session.unanswered.saturating_sub(1);
-            session.connection.queue(caller.encoding, &[], Bytes::from(bytes));
-            self.writes.push(caller.connection);
-            self.metrics.messages.inc();
-            if session.held.is_some() {
-                self.schedule(caller.connection);
+            let held = session.held.is_some();
+            self.dispatch(id, payload.weight(), Dispatch::Reply(id, caller.encoding, payload));
+            if held {
+                self.schedule(id);
             }
         }
     }
@@ -326,55 +411,95 @@ impl Connections {
     pub(crate) fn respond(&mut self, id: ConnectionId, response: HttpResponse) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.unanswered = session.unanswered.saturating_sub(1);
-            session.connection.respond(response);
-            self.writes.push(id);
+            self.dispatch(id, 0, Dispatch::Respond(id, response));
         }
-        self.schedule(id);
     }
 
     /// Pushes a message of a subscription.
-    pub(crate) fn push(&mut self, id: ConnectionId, sub: u64, tail: &Tail) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.connection.queue(tail.encoding(), &tail.head(sub), tail.bytes().clone());
-            self.writes.push(id);
-            self.metrics.messages.inc();
+    pub(crate) fn push(&mut self, id: ConnectionId, sub: u64, tail: Tail) {
+        self.dispatch(id, tail.bytes().len(), Dispatch::Push(id, sub, tail));
+    }
+
+    /// Pushes rows to subscriptions, encoded once, or once for each thread that has some of their sockets.
+    pub(crate) fn push_rows(&mut self, parcel: Parcel, to: Vec<(ConnectionId, u64)>) {
+        match &mut self.side {
+            Side::Here(sockets) => sockets.carry_out(Dispatch::Parcel(parcel, to), &mut self.turns),
+            Side::There(remote) => {
+                let weight = parcel.weight();
+                let mut parts = vec![Vec::new(); remote.batches.len()];
+                for (id, sub) in to {
+                    if let Some(session) = self.sessions.get(&id) {
+                        session.flow.sent(weight);
+                        parts[remote.hub.thread_of(id)].push((id, sub));
+                    }
+                }
+                for (batch, part) in remote.batches.iter_mut().zip(parts) {
+                    if !part.is_empty() {
+                        batch.push(Dispatch::Parcel(parcel.clone(), part));
+                    }
+                }
+            }
+        }
+    }
+
+    fn dispatch(&mut self, id: ConnectionId, weight: usize, dispatch: Dispatch) {
+        match &mut self.side {
+            Side::Here(sockets) => sockets.carry_out(dispatch, &mut self.turns),
+            Side::There(remote) => {
+                if let Some(session) = self.sessions.get(&id) {
+                    session.flow.sent(weight);
+                    remote.batches[remote.hub.thread_of(id)].push(dispatch);
+                }
+            }
         }
     }
 
     /// Bytes that a connection's client hasn't taken yet.
     pub(crate) fn outbox_bytes(&self, id: ConnectionId) -> usize {
-        self.sessions.get(&id).map_or(0, |session| session.connection.outbox_bytes())
+        match &self.side {
+            Side::Here(sockets) => sockets.outbox_bytes(id),
+            Side::There(_) => self.sessions.get(&id).map_or(0, |session| session.flow.outbox_bytes()),
+        }
+    }
+
+    /// The connections with the most bytes that aren't taken, at most `count` of them, those without any aside.
+    pub(crate) fn longest_queues(&self, count: usize) -> Vec<(ConnectionId, usize)> {
+        let queued = |id: &ConnectionId| (*id, self.outbox_bytes(*id));
+        let mut queues: Vec<_> = self.sessions.keys().map(queued).filter(|(_, bytes)| *bytes > 0).collect();
+        queues.sort_unstable_by_key(|&(id, bytes)| (std::cmp::Reverse(bytes), id));
+        queues.truncate(count);
+        queues
+    }
+
+    /// [`Self::take_relieved`] has the connection when its client has taken all but fewer bytes than these.
+    pub(crate) fn await_room(&mut self, id: ConnectionId, below: usize) {
+        self.dispatch(id, 0, Dispatch::AwaitRoom(id, below));
+    }
+
+    /// Whether some connection has the room that was waited for.
+    pub(crate) fn any_relieved(&self) -> bool {
+        !self.relieved.is_empty()
+    }
+
+    /// Connections with the room that was waited for.
+    pub(crate) fn take_relieved(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.relieved)
     }
 
     /// From now on a client that takes nothing is cut off after a while.
     pub(crate) fn limit_stall(&mut self, id: ConnectionId) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.connection.limit_stall(self.now);
-        }
+        self.dispatch(id, 0, Dispatch::LimitStall(id));
     }
 
-    /// Writes what sockets take and drops connections that are over; whether some could go on at once.
+    /// Writes what sockets take and drops connections that are over, or has it done; whether some could go on at once.
     pub(crate) fn flush(&mut self) -> bool {
-        let mut writes = std::mem::take(&mut self.writes);
-        writes.sort_unstable();
-        writes.dedup();
-        for id in writes {
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
-            session.connection.flush(self.now);
-            let idle =
-                session.unanswered == 0 && session.held.is_none() && session.connection.outbox_bytes() == 0;
-            if session.connection.input_ended() && idle && !session.closing && !session.queued {
-                session.closing = true;
-                session.connection.close(Close::Normal, self.now);
-                session.connection.flush(self.now);
+        match &mut self.side {
+            Side::Here(sockets) => {
+                let mut fates = Vec::new();
+                sockets.flush(&mut self.turns, |id, _, fate| fates.extend(fate.map(|fate| (id, fate))));
+                fates.into_iter().for_each(|(id, fate)| self.became(id, fate));
             }
-            if session.connection.is_finished() {
-                if let Some(session) = self.sessions.remove(&id) {
-                    self.orphans.extend(session.subs.into_values());
-                }
-            } else if session.connection.wants_read() {
-                self.schedule(id);
-            }
+            Side::There(remote) => remote.deliver(),
         }
         self.waiting()
     }
@@ -385,23 +510,21 @@ impl Connections {
     }
 
     /// Begins to close all connections.
-    pub(crate) fn close_all(&mut self, reason: Close) {
-        for (id, session) in &mut self.sessions {
-            session.closing = true;
-            session.connection.close(reason, self.now);
-            self.writes.push(*id);
+    pub(crate) fn close_all(&mut self, local: usize, reason: Close) {
+        match &mut self.side {
+            Side::Here(sockets) => sockets.carry_out(Dispatch::CloseAll(local, reason), &mut self.turns),
+            Side::There(remote) => {
+                remote.batches.iter_mut().for_each(|batch| batch.push(Dispatch::CloseAll(local, reason)));
+            }
         }
     }
 }
 
 impl Session {
-    fn new(mut connection: Connection, gate: &Gate) -> Self {
-        let grant = gate.first_grant(connection.take_upgrade().as_deref(), connection.peer().address);
-        let plain_http = connection.kind() == Some(Kind::Http);
-        connection.expect_greeting(grant.is_none() && !plain_http);
+    fn new(flow: &Arc<Flow>) -> Self {
         Session {
-            connection,
-            grant,
+            flow: Arc::clone(flow),
+            expelled: false,
             held: None,
             asked_as_of: None,
             control: None,
@@ -409,8 +532,27 @@ impl Session {
             unanswered: 0,
             subs: BTreeMap::new(),
             next_sub: 1,
-            queued: false,
-            closing: false,
+            inbox: VecDeque::new(),
+            shut: false,
+        }
+    }
+
+    fn may_go_on(&self, inbox_bytes: usize) -> bool {
+        !self.expelled && self.control.is_none() && self.waiting_bytes <= inbox_bytes
+    }
+}
+
+impl Remote {
+    /// Gives the threads what is for them, and wakes those that have something to do.
+    fn deliver(&mut self) {
+        for (thread, batch) in self.batches.iter_mut().enumerate() {
+            let taken = std::mem::take(&mut self.taken[thread]);
+            if !batch.is_empty() {
+                self.hub.dispatch(thread, batch);
+            } else if !taken {
+                continue;
+            }
+            self.process.wake_io(thread);
         }
     }
 }

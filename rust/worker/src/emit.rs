@@ -1,6 +1,7 @@
 //! Giving results to those who wait for them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use dataflow_engine::EmitBudget;
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
@@ -48,7 +49,9 @@ impl Member {
             slice_rows: self.tunables.slice_rows as usize,
         };
         let more = self.engine.work(&budget);
+        let now = Instant::now();
         for step in self.engine.take_steps() {
+            self.metrics.step_latency_seconds.observe(self.timeline.age(step.time, now).as_secs_f64());
             for ticket in self.subscriptions.step(step, net, &self.tunables) {
                 self.restart(ticket, net);
             }
@@ -58,14 +61,14 @@ impl Member {
                 continue;
             }
             let ticket = Ticket(slice.token);
-            match self.pending.get_mut(&ticket) {
-                Some(Pending::Read(read)) => {
-                    if read.add(&slice.changes, slice.end, max_message_bytes) {
-                        read.finish(net, max_message_bytes);
-                        self.pending.remove(&ticket);
-                    }
-                }
-                _ => self.subscriptions.slice(ticket, slice.changes, slice.end),
+            let Some(Pending::Read(read)) = self.pending.get_mut(&ticket) else {
+                self.subscriptions.slice(ticket, slice.changes, slice.end);
+                continue;
+            };
+            if read.add(&slice.changes, slice.end, max_message_bytes)
+                && let Some(Pending::Read(read)) = self.pending.remove(&ticket)
+            {
+                read.finish(net, max_message_bytes);
             }
         }
         self.subscriptions.catch_up(net, &self.tunables);

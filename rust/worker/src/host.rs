@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dataflow_net::http::Doorkeeper;
 use dataflow_net::limits::Limits;
-use dataflow_net::poller::Poller;
+use dataflow_net::poller::{Mailbox, Poller};
 use dataflow_net::tls::{self, Identity};
 use timely::communication::Hooks;
 use timely::communication::allocator::ProcessBuilder;
@@ -26,13 +26,18 @@ use crate::connections::Connections;
 use crate::error::WorkerError;
 use crate::feed::{Bell, Feed};
 use crate::formation::{Place, Seat};
+use crate::io::{Hub, IoThread};
 use crate::mesh::{self, Links};
 use crate::panics;
 use crate::process::{Answer, Ending, Event, Process};
 use crate::run::Loop;
+use crate::sockets::Sockets;
 
 /// How long timely's own threads have to send what is queued, once the workers have ended.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// A time that nobody is idle for; still an integer in every encoding.
+const FOREVER_MICROS: u64 = i64::MAX as u64;
 
 /// What timely's network threads are known by; dropped when the workers have ended.
 type MeshGuard = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
@@ -53,8 +58,11 @@ impl Host {
     /// # Errors
     ///
     /// A setting is wrong, an address is taken, the system has no threads or descriptors left. Nothing runs then.
-    pub fn start(config: Config) -> Result<Host, WorkerError> {
+    pub fn start(mut config: Config) -> Result<Host, WorkerError> {
         check(&config)?;
+        if config.spin {
+            config.tunables.spin_micros = FOREVER_MICROS;
+        }
         panics::install_hook();
         let mesh_listener = match config.mesh.get(config.process).filter(|_| config.processes > 1) {
             Some(address) => Some(bind_mesh(address)?),
@@ -69,11 +77,17 @@ impl Host {
         let system = |what| move |source| WorkerError::System { what, source };
         let process = Arc::new(Process::new(config).map_err(system("the event descriptor"))?);
         let door: Arc<dyn Doorkeeper> = Arc::<Gate>::clone(&process.gate);
-        let (poller, mailboxes) =
-            Poller::start(listener, process.config.threads, Arc::new(limits), door, Arc::clone(&identity))
-                .map_err(system("the poller"))?;
+        let (poller, mailboxes) = Poller::start(
+            listener,
+            process.config.threads,
+            process.config.io_threads,
+            Arc::new(limits),
+            door,
+            Arc::clone(&identity),
+        )
+        .map_err(system("the poller"))?;
         let address = poller.local_addr();
-        process.set_wakers((0..process.config.threads).map(|local| poller.waker(local)).collect());
+        process.set_wakers((0..mailboxes.len()).map(|thread| poller.waker(thread)).collect());
         let host = Host {
             process,
             identity,
@@ -82,15 +96,8 @@ impl Host {
             mesh: Arc::default(),
             threads: Mutex::default(),
         };
-        let places: Vec<Place> = (0..mailboxes.len()).map(Place::new).collect();
-        for (mailbox, place) in mailboxes.into_iter().zip(places.clone()) {
-            let metrics = host.process.metrics.worker(place.local());
-            let net = Connections::new(mailbox, metrics, Arc::clone(&host.process.gate));
-            let process = Arc::clone(&host.process);
-            host.spawn(format!("dataflow:worker-{}", place.local()), move || {
-                Loop::new(process, net, place, max_message_bytes).run();
-            })?;
-        }
+        let places: Vec<Place> = (0..host.process.config.threads).map(Place::new).collect();
+        host.start_threads(mailboxes, &places, max_message_bytes)?;
         match mesh_listener {
             Some(listener) => {
                 let (process, guard) = (Arc::clone(&host.process), Arc::clone(&host.mesh));
@@ -99,6 +106,36 @@ impl Host {
             None => seat_alone(&host.process, &places).map_err(system("random numbers"))?,
         }
         Ok(host)
+    }
+
+    /// Starts the workers and the I/O threads, each on its mailbox.
+    fn start_threads(
+        &self,
+        mailboxes: Vec<Mailbox>,
+        places: &[Place],
+        max_message_bytes: usize,
+    ) -> Result<(), WorkerError> {
+        let Config { threads, io_threads, .. } = self.process.config;
+        let hub = Arc::new(Hub::new(threads, io_threads));
+        let mut mailboxes = mailboxes.into_iter();
+        // The places come first: a mailbox taken for a place that isn't there would be lost.
+        for (place, mailbox) in places.iter().cloned().zip(mailboxes.by_ref()) {
+            let (process, local) = (Arc::clone(&self.process), place.local());
+            let net = if io_threads == 0 {
+                Connections::here(mailbox, &process, local)
+            } else {
+                Connections::there(mailbox, &process, Arc::clone(&hub), local)
+            };
+            self.spawn(format!("dataflow:worker-{local}"), move || {
+                Loop::new(process, net, place, max_message_bytes).run();
+            })?;
+        }
+        for (index, mailbox) in mailboxes.enumerate() {
+            let sockets = Sockets::new(mailbox, &self.process);
+            let thread = IoThread::new(Arc::clone(&self.process), Arc::clone(&hub), index, sockets);
+            self.spawn(format!("dataflow:io-{index}"), move || thread.run())?;
+        }
+        Ok(())
     }
 
     fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), WorkerError> {
@@ -231,7 +268,7 @@ fn check(config: &Config) -> Result<(), WorkerError> {
         let count = config.mesh.len();
         return wrong(format!("{} processes need as many mesh addresses, not {count}", config.processes));
     }
-    Ok(())
+    config.tunables.check().map_err(WorkerError::Config)
 }
 
 fn bind_mesh(address: &str) -> Result<TcpListener, WorkerError> {

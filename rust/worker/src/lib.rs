@@ -1,7 +1,9 @@
 //! The loop of a worker, its sequencer, sessions and mailboxes: the only room that sees both sockets and engine.
 //!
-//! * `run`: the loop, phase by phase; [`config`]: every number that can be set.
-//! * `connections`: the sockets that a worker owns; `requests`, `apply`, `emit`: what clients ask, from the message
+//! * `run`: the loop, phase by phase; `pace`: what a turn has for each; [`config`]: every number that can be set.
+//! * `connections`: what a worker owns; `sockets`: their sockets, here or on the threads of `io`, which are told by
+//!   `dispatch` what to do; `turns`: whose turn it is.
+//! * `requests`, `apply`, `emit`: what clients ask, from the message
 //!   to its place in the order, its effect, its results; `subscriptions`, `reads`, `backlog`: who waits for them.
 //! * [`feed`]: queues from the threads of external sources; `feeding`, `sources`: taking from them, what is attached.
 //! * [`sequencer`]: one order for the whole cluster; [`command`]: what goes through it; [`mail`]: what needs no order;
@@ -9,7 +11,7 @@
 //! * [`access`]: who may do what.
 //! * [`host`]: starts and stops a process's workers; [`process`]: what they share, events for Python among it;
 //!   `mesh`, `formation`: how processes become a cluster.
-//! * `http`, [`metrics`]: what browsers, probes and Prometheus find.
+//! * `http`, [`metrics`]: what browsers, probes and Prometheus find; `timeline`: when times were applied.
 
 pub mod access;
 mod apply;
@@ -18,23 +20,30 @@ mod catalog;
 pub mod command;
 pub mod config;
 mod connections;
+mod dispatch;
 mod emit;
 pub mod error;
 pub mod feed;
 mod feeding;
+mod flow;
 mod formation;
 pub mod host;
 mod http;
+mod io;
 pub mod keys;
 pub mod mail;
 mod member;
 mod mesh;
 pub mod metrics;
+mod pace;
 mod panics;
 pub mod process;
 mod reads;
 mod requests;
 mod run;
 pub mod sequencer;
+mod sockets;
 mod sources;
 mod subscriptions;
+mod timeline;
+mod turns;

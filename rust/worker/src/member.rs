@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataflow_engine::Engine;
+use dataflow_engine::{Engine, RelationInfo, Stats};
 use dataflow_protocol::dictionary::{self, Collision, Content};
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
@@ -22,11 +22,18 @@ use crate::connections::{Caller, Connections};
 use crate::feeding::{Fed, Feeds};
 use crate::keys::KeyTable;
 use crate::mail::Mail;
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{ClientFigures, NAMED_CLIENTS, Published, RelationFigures, WorkerMetrics};
 use crate::process::Process;
 use crate::reads::Read;
 use crate::sequencer::Sequencer;
 use crate::subscriptions::Subscriptions;
+use crate::timeline::Timeline;
+
+/// Stepping beyond this is worth a line in the log: nothing else happens on the worker meanwhile.
+const LONG: Duration = Duration::from_secs(1);
+
+/// How often figures that must be looked up are left for `/metrics`.
+const PUBLISHING: Duration = Duration::from_secs(1);
 
 /// A transaction that this worker owns, on its way through the sequencer.
 pub(crate) enum Own {
@@ -87,6 +94,17 @@ pub(crate) enum Done {
     Tuned(Tunables),
 }
 
+/// How stepping the dataflows ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stepped {
+    /// Nothing is left to do.
+    Idle,
+    /// A time of the sequence can be applied.
+    Released,
+    /// The turn's budget was used up.
+    Unfinished,
+}
+
 /// The part of a worker that exists once the cluster is formed.
 pub(crate) struct Member {
     // Dropped in this order: what was made of the worker before the worker.
@@ -118,6 +136,8 @@ pub(crate) struct Member {
     pub(crate) overloaded: bool,
     /// The last time applied.
     pub(crate) applied: Time,
+    pub(crate) timeline: Timeline,
+    published: Option<Instant>,
     /// The cluster was told to stop.
     pub(crate) stopping: bool,
     shutdown_sent: bool,
@@ -153,6 +173,8 @@ impl Member {
             subscriptions: Subscriptions::default(),
             overloaded: false,
             applied: 0,
+            timeline: Timeline::default(),
+            published: None,
             stopping: false,
             shutdown_sent: false,
             tickets: 0,
@@ -188,6 +210,7 @@ impl Member {
     /// What a turn begins with.
     pub(crate) fn refresh(&mut self) {
         self.overloaded = self.is_behind();
+        self.metrics.throttled_turns.inc_by(u64::from(self.overloaded));
         if self.process.shutdown_requested() {
             self.propose_shutdown();
         }
@@ -203,12 +226,11 @@ impl Member {
         true
     }
 
-    /// Steps the dataflows, within the turn's budget; whether they would go on at once.
-    pub(crate) fn step(&mut self) -> bool {
+    /// Steps the dataflows, within the turn's budget.
+    pub(crate) fn step(&mut self, steps: u64, budget: Duration) -> Stepped {
         let started = Instant::now();
-        let budget = Duration::from_micros(self.tunables.step_micros);
         let mut active = false;
-        for _ in 0..self.tunables.steps_per_turn {
+        for _ in 0..steps {
             self.worker.step();
             self.metrics.steps.inc();
             active = self.sequencer.catch_up() || self.is_active();
@@ -216,16 +238,29 @@ impl Member {
                 break;
             }
         }
-        let took = started.elapsed().as_secs_f64();
+        let took = started.elapsed();
+        if took > LONG {
+            let worker = self.index().0;
+            tracing::warn!(
+                worker,
+                seconds = took.as_secs_f64(),
+                "the dataflows kept the worker busy for long"
+            );
+        }
+        let took = took.as_secs_f64();
         if took > self.metrics.longest_step_seconds.get() {
             self.metrics.longest_step_seconds.set(took);
         }
-        active || self.sequencer.ready()
+        match active {
+            _ if self.sequencer.ready() => Stepped::Released,
+            true => Stepped::Unfinished,
+            false => Stepped::Idle,
+        }
     }
 
-    /// Steps, or parks if there is nothing to step.
-    pub(crate) fn park(&mut self) {
-        self.worker.step_or_park(Some(Duration::from_micros(self.tunables.park_micros)));
+    /// Steps, or parks if there is nothing to step, for `at_most`.
+    pub(crate) fn park(&mut self, at_most: Duration) {
+        self.worker.step_or_park(Some(at_most));
         self.sequencer.catch_up();
     }
 
@@ -233,11 +268,6 @@ impl Member {
     pub(crate) fn has_work(&self) -> bool {
         let relieved = self.overloaded && !self.is_behind();
         relieved || !self.element.is_empty() || self.sequencer.ready() || self.is_active()
-    }
-
-    /// Whether a client that was behind could take more.
-    pub(crate) fn may_catch_up(&self, net: &Connections) -> bool {
-        self.subscriptions.may_catch_up(net, &self.tunables)
     }
 
     /// Whether more has been introduced than the dataflows have finished, by too much.
@@ -256,6 +286,33 @@ impl Member {
             self.shutdown_sent = true;
             self.send(Command::Shutdown { ticket: None });
         }
+    }
+
+    /// Leaves figures that aren't counted one by one for whoever asks, now and then.
+    pub(crate) fn publish(&mut self, net: &Connections) {
+        let now = net.now;
+        if self.published.is_some_and(|last| now.duration_since(last) < PUBLISHING) {
+            return;
+        }
+        self.published = Some(now);
+        let figures = |(info, stats): (Arc<RelationInfo>, Stats)| RelationFigures {
+            relation: info.name.clone(),
+            module: info.module.clone(),
+            rows: stats.updates as u64,
+            bytes: stats.bytes as u64,
+            lag_seconds: self
+                .engine
+                .finished(info.id)
+                .map_or(0.0, |finished| self.timeline.lag(finished, now).as_secs_f64()),
+        };
+        let relations = self.engine.relation_stats().into_iter().map(figures).collect();
+        let coalesced = self.subscriptions.coalesced();
+        let clients = net.longest_queues(NAMED_CLIENTS).into_iter().map(|(id, bytes)| ClientFigures {
+            client: id.0,
+            queue_bytes: bytes as u64,
+            coalesced_steps: coalesced.get(&id).copied().unwrap_or_default(),
+        });
+        self.metrics.publish(Published { relations, clients: clients.collect() });
     }
 
     /// Ends what clients wait for, when the cluster stops.

@@ -183,7 +183,7 @@ impl Process {
         notify.set_nonblocking(true)?;
         notified.set_nonblocking(true)?;
         Ok(Process {
-            metrics: Metrics::new(config.threads),
+            metrics: Metrics::new(config.threads, config.io_threads),
             gate: Arc::new(Gate::new(config.access.clone())),
             formed: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
@@ -205,7 +205,7 @@ impl Process {
         })
     }
 
-    /// Set once, before the workers start.
+    /// Set once, before the workers start: theirs, then those of I/O threads.
     pub(crate) fn set_wakers(&self, wakers: Vec<WorkerWaker>) {
         let _ = self.wakers.set(wakers);
     }
@@ -216,8 +216,14 @@ impl Process {
         }
     }
 
+    /// Wakes an I/O thread.
+    pub(crate) fn wake_io(&self, thread: usize) {
+        self.wake(self.config.threads + thread);
+    }
+
+    /// Wakes all workers and I/O threads.
     pub(crate) fn wake_all(&self) {
-        (0..self.config.threads).for_each(|local| self.wake(local));
+        (0..self.config.threads + self.config.io_threads).for_each(|thread| self.wake(thread));
     }
 
     /// The descriptor that is readable while there are events.
@@ -319,6 +325,13 @@ impl Process {
             self.tell(Event::Stopped(self.ending()));
             self.all_ended.notify_all();
         }
+        drop(running);
+        self.wake_all();
+    }
+
+    /// Whether no worker is left.
+    pub(crate) fn all_ended(&self) -> bool {
+        *lock(&self.running) == 0
     }
 
     /// The generation has ended: all workers of the process stop. The first reason given is the one that is reported,

@@ -7,9 +7,11 @@ use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::Time;
 use dataflow_protocol::request::Schema;
 use dataflow_protocol::response::read::{self, Contents};
+use dataflow_protocol::response::reply;
 use dataflow_protocol::rows::RowBuf;
 
 use crate::connections::{Caller, Connections};
+use crate::dispatch::Payload;
 
 /// A `read`, from its request to its reply.
 pub(crate) struct Read {
@@ -59,14 +61,7 @@ impl Read {
     }
 
     /// Replies.
-    pub(crate) fn finish(&self, net: &mut Connections, max_bytes: usize) {
-        let contents = Contents {
-            columns: &self.relation.columns,
-            rows: &self.rows,
-            copies: &self.copies,
-            limit: self.limit,
-            time: self.time.unwrap_or_default(),
-        };
+    pub(crate) fn finish(self, net: &mut Connections, max_bytes: usize) {
         if self.overflown {
             let message =
                 format!("the contents of {:?} are larger than {max_bytes} bytes", self.relation.name);
@@ -74,9 +69,21 @@ impl Read {
                 "Narrow it with `where` or `limit`, or subscribe: a snapshot is sent in parts.".to_owned();
             return net.error(&self.caller, &ErrorBody::new(ErrorCode::TooLarge, message).with_hint(hint));
         }
-        match read::reply(self.caller.encoding, &self.caller.id, &contents, max_bytes) {
-            Ok(bytes) => net.reply(&self.caller, bytes),
-            Err(error) => net.error(&self.caller, &error),
-        }
+        let caller = self.caller.clone();
+        let weight = self.rows.bytes();
+        net.reply(&caller, Payload::Later(weight, Box::new(move || self.encode(max_bytes))));
+    }
+
+    fn encode(&self, max_bytes: usize) -> Vec<u8> {
+        let Caller { id, encoding, .. } = &self.caller;
+        let contents = Contents {
+            columns: &self.relation.columns,
+            rows: &self.rows,
+            copies: &self.copies,
+            limit: self.limit,
+            time: self.time.unwrap_or_default(),
+        };
+        read::reply(*encoding, id, &contents, max_bytes)
+            .unwrap_or_else(|error| reply::error(*encoding, id, &error))
     }
 }

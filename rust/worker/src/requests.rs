@@ -1,19 +1,20 @@
 //! Requests, from a message to what goes to the sequencer, to Python, or straight back.
 
-use dataflow_net::connection::{ConnectionId, Message};
+use dataflow_net::connection::ConnectionId;
 use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::request::{self, Change, Decoded, Request, Setting, Subscribe, Wait};
 use serde::Serialize;
 
-use crate::access::{View, token_needed};
+use crate::access::token_needed;
 use crate::command::{Command, Letter, Ticket, Transaction, tuned};
 use crate::connections::{Caller, Connections};
 use crate::keys::{Key, digest};
 use crate::member::{Member, Own, OwnTransaction, Pending, learn};
 use crate::process::{Answer, Event};
 use crate::reads::Read;
+use crate::sockets::Requested;
 use crate::subscriptions::Subscription;
 
 /// Longest name of a module or key that is accepted, in bytes.
@@ -43,21 +44,24 @@ pub(crate) enum Taken {
 }
 
 impl Member {
-    /// Acts on a message; it may turn out to be one for a later turn.
-    pub(crate) fn message(&mut self, id: ConnectionId, message: &Message, net: &mut Connections) {
-        let grant = net.grant(id);
-        let rows = self.tunables.transaction_rows as usize;
-        let view = View { catalog: &self.catalog, grant: grant.as_deref(), rows };
-        match request::decode(&message.bytes, message.encoding, &view) {
+    /// Acts on what a client sent; it may turn out to be a request for a later turn.
+    pub(crate) fn requested(
+        &mut self,
+        id: ConnectionId,
+        encoding: Encoding,
+        requested: Requested,
+        net: &mut Connections,
+    ) {
+        match requested {
             Ok(mut decoded) => {
                 self.announce(&mut decoded.contents);
-                self.request(id, message.encoding, decoded, net);
+                self.request(id, encoding, decoded, net);
             }
             Err(mut rejected) => {
                 self.announce(&mut rejected.contents);
-                let caller = Caller { connection: id, id: rejected.id, encoding: message.encoding };
+                let caller = Caller { connection: id, id: rejected.id, encoding };
                 net.error(&caller, &rejected.error);
-                if grant.is_none() {
+                if net.grant(id).is_none() {
                     net.expel(id);
                 }
             }
@@ -333,16 +337,12 @@ impl Member {
         session.next_sub += 1;
         session.subs.insert(sub, ticket);
         self.as_of(caller.connection, net);
-        let Subscribe { relation, snapshot, progress, filter, since } = subscribe;
-        // No history is kept: who was here before starts again from the contents.
-        let snapshot = snapshot || since.is_some();
-        self.send(Command::Subscribe { ticket, relation: relation.id });
-        if snapshot {
-            self.send(Command::Contents { ticket, relation: relation.id, filter: filter.clone() });
+        let (relation, filter) = (subscribe.relation.id, subscribe.filter.clone());
+        let subscription = Subscription::new(caller, sub, subscribe, self.peers());
+        self.send(Command::Subscribe { ticket, relation });
+        if subscription.snapshot {
+            self.send(Command::Contents { ticket, relation, filter });
         }
-        let mut subscription =
-            Subscription::new(caller, sub, relation, filter, snapshot, self.peers()).with_progress(progress);
-        subscription.resync = since.is_some();
         self.subscriptions.add(ticket, subscription);
     }
 

@@ -6,23 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dataflow_net::connection::{ConnectionId, Incoming};
+use dataflow_net::connection::ConnectionId;
 use dataflow_net::error::Close;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
-use dataflow_protocol::request::{self, Schemas};
 
 use crate::catalog::Catalog;
 use crate::config::Tunables;
 use crate::connections::{Caller, Connections, Next};
 use crate::formation::Place;
 use crate::http;
-use crate::member::Member;
-use crate::metrics::WorkerMetrics;
+use crate::member::{Member, Stepped};
+use crate::metrics::{Phase, WorkerMetrics};
+use crate::pace::Pace;
 use crate::panics;
 use crate::process::Process;
-
-/// Requests taken from one connection before it is the next one's turn.
-const REQUESTS_A_VISIT: u64 = 64;
 
 /// How long the other processes have to agree to a shutdown.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(3500);
@@ -38,7 +35,12 @@ pub(crate) struct Loop {
     /// Where the member comes from.
     place: Place,
     metrics: WorkerMetrics,
+    pace: Pace,
+    /// Requests have used up this turn's budget.
+    full: bool,
     max_message_bytes: usize,
+    /// Since when no turn has found anything to do.
+    idle_since: Option<Instant>,
     shutdown_since: Option<Instant>,
 }
 
@@ -50,7 +52,18 @@ impl Loop {
         max_message_bytes: usize,
     ) -> Self {
         let metrics = process.metrics.worker(place.local());
-        Loop { process, net, member: None, place, metrics, max_message_bytes, shutdown_since: None }
+        Loop {
+            process,
+            net,
+            member: None,
+            place,
+            metrics,
+            pace: Pace::default(),
+            full: false,
+            max_message_bytes,
+            idle_since: None,
+            shutdown_since: None,
+        }
     }
 
     /// Lives a worker's life on the calling thread, and reports its end to the process. Does not panic.
@@ -74,16 +87,24 @@ impl Loop {
     /// worker park; sockets, other workers and Python unpark it.
     fn turns(&mut self) {
         self.net.attach();
+        let mut clock = Instant::now();
         while !self.over() {
-            let mut more = self.accept();
-            more |= self.read();
-            more |= self.sequence();
-            more |= self.step();
-            more |= self.apply();
-            more |= self.emit();
-            more |= self.flush();
-            self.park(more);
+            let mut more = self.timed(&mut clock, Phase::Accept, Self::accept);
+            more |= self.timed(&mut clock, Phase::Read, Self::read);
+            more |= self.timed(&mut clock, Phase::Sequence, Self::sequence);
+            more |= self.timed(&mut clock, Phase::Step, Self::step);
+            more |= self.timed(&mut clock, Phase::Apply, Self::apply);
+            more |= self.timed(&mut clock, Phase::Emit, Self::emit);
+            more |= self.timed(&mut clock, Phase::Flush, Self::flush);
+            self.timed(&mut clock, Phase::Park, |this| this.park(more));
         }
+    }
+
+    /// A part of the turn, its time counted.
+    fn timed<R>(&mut self, clock: &mut Instant, phase: Phase, part: impl FnOnce(&mut Self) -> R) -> R {
+        let result = part(self);
+        self.metrics.spent(phase, clock);
+        result
     }
 
     /// New connections, what became of the others, answers from Python, the forming of the cluster.
@@ -92,16 +113,25 @@ impl Loop {
         let mut any = self.net.accept();
         if self.member.is_none() {
             self.member = self.place.take_member(&self.process);
-            any |= self.member.is_some();
+            if let Some(member) = &self.member {
+                any = true;
+                tracing::info!(
+                    worker = member.index().0,
+                    workers = member.peers(),
+                    "the worker is part of a cluster"
+                );
+            }
         }
         let Some(member) = &mut self.member else { return any };
-        self.net.inbox_bytes = member.tunables.inbox_bytes as usize;
+        let Tunables { inbox_bytes, transaction_rows, .. } = member.tunables;
+        self.net.limit(inbox_bytes as usize, transaction_rows as usize);
         for (ticket, answer) in self.process.take_answers(self.place.local()) {
             member.answer(ticket, answer, &mut self.net);
             any = true;
         }
         member.drop_orphans(&mut self.net);
         member.refresh();
+        member.publish(&self.net);
         any
     }
 
@@ -109,11 +139,11 @@ impl Loop {
     fn read(&mut self) -> bool {
         let tunables = self.member.as_ref().map_or_else(Tunables::default, |member| member.tunables.clone());
         let mut bytes = tunables.bytes_per_turn as usize;
-        let mut requests = tunables.commands_per_turn;
+        let mut requests = self.pace.commands(&tunables);
         let fed = self.member.as_mut().is_some_and(Member::feed);
         let mut turn = self.net.turn();
         while let Some(id) = turn.pop_front() {
-            let mut visit = REQUESTS_A_VISIT.min(requests);
+            let mut visit = tunables.requests_per_visit.min(requests);
             requests -= visit;
             while visit > 0 && self.visit(id, &mut bytes) {
                 visit -= 1;
@@ -126,44 +156,36 @@ impl Loop {
                 break;
             }
         }
+        self.full = requests == 0 || bytes == 0;
         turn.into_iter().for_each(|id| self.net.schedule(id));
         fed || self.net.waiting()
     }
 
     /// One request of a connection; whether to ask it for another.
     fn visit(&mut self, id: ConnectionId, bytes: &mut usize) -> bool {
-        let member = &mut self.member;
-        match (self.net.next(id, bytes), member) {
-            (Next::Nothing, _) => false,
-            (Next::Held(encoding, held), Some(member)) => {
-                member.request(id, encoding, held, &mut self.net);
-                self.net.session(id).is_some_and(|session| session.held.is_none())
+        let unformed = Catalog::default();
+        let catalog = self.member.as_ref().map_or(&unformed, |member| &member.catalog);
+        match (self.net.next(id, bytes, catalog), &mut self.member) {
+            (Next::Nothing, _) | (Next::Held(..), None) => return false,
+            (Next::Held(encoding, held), Some(member)) => member.request(id, encoding, held, &mut self.net),
+            (Next::Request(encoding, requested), Some(member)) => {
+                member.requested(id, encoding, requested, &mut self.net);
             }
-            (Next::Incoming(Incoming::Message(message)), Some(member)) => {
-                member.message(id, &message, &mut self.net);
-                self.net.session(id).is_some_and(|session| session.held.is_none())
-            }
-            (Next::Incoming(Incoming::Http(request)), member) => {
+            (Next::Http(request), member) => {
                 if let Some(peer) = self.net.peer(id) {
                     let response = http::respond(&request, &peer, &self.process, member.as_ref());
                     self.net.respond(id, response);
                 }
-                true
             }
-            (Next::Incoming(Incoming::Message(message)), None) => {
+            (Next::Request(encoding, requested), None) => {
                 // Decoded for its id only: whatever it asks, nobody can serve it yet.
-                let nothing: &dyn Schemas = &Catalog::default();
-                let reply_to = match request::decode(&message.bytes, message.encoding, nothing) {
-                    Ok(decoded) => decoded.id,
-                    Err(rejected) => rejected.id,
-                };
-                let caller = Caller { connection: id, id: reply_to, encoding: message.encoding };
+                let reply_to = requested.map_or_else(|rejected| rejected.id, |decoded| decoded.id);
+                let caller = Caller { connection: id, id: reply_to, encoding };
                 let error = ErrorBody::new(ErrorCode::Unavailable, "the cluster is not formed yet");
                 self.net.error(&caller, &error);
-                true
             }
-            (Next::Held(..), None) => false,
         }
+        self.net.go_on(id)
     }
 
     /// What the turn has collected goes out as one element.
@@ -172,7 +194,11 @@ impl Loop {
     }
 
     fn step(&mut self) -> bool {
-        self.member.as_mut().is_some_and(Member::step)
+        let Some(member) = &mut self.member else { return false };
+        let (steps, micros) = self.pace.steps(&member.tunables);
+        let stepped = member.step(steps, Duration::from_micros(micros));
+        self.pace.turned(self.full, stepped == Stepped::Unfinished, &member.tunables);
+        stepped != Stepped::Idle
     }
 
     /// What has its place in the order takes effect, one time a turn.
@@ -188,22 +214,30 @@ impl Loop {
 
     /// What clients take of what they were sent.
     fn flush(&mut self) -> bool {
-        let more = self.net.flush();
-        more || self.member.as_ref().is_some_and(|member| member.may_catch_up(&self.net))
+        self.net.flush() || self.net.any_relieved()
     }
 
     /// The one place to sleep.
     fn park(&mut self, more: bool) {
-        if more || self.process.config.spin {
+        if more {
+            self.idle_since = None;
             return;
         }
-        let started = Instant::now();
+        let unformed = Tunables::default();
+        let tunables = self.member.as_ref().map_or(&unformed, |member| &member.tunables);
+        let park = Duration::from_micros(tunables.park_micros);
+        if tunables.spin_micros > 0 {
+            let spin = Duration::from_micros(tunables.spin_micros);
+            if self.idle_since.get_or_insert_with(Instant::now).elapsed() < spin {
+                // Whoever has something to do may share this core.
+                return std::thread::yield_now();
+            }
+        }
         match &mut self.member {
             // Parks only if timely has nothing to do either; else it is a step.
-            Some(member) => member.park(),
-            None => std::thread::park_timeout(Duration::from_micros(Tunables::default().park_micros)),
+            Some(member) => member.park(park),
+            None => std::thread::park_timeout(park),
         }
-        self.metrics.parked_seconds.inc_by(started.elapsed().as_secs_f64());
     }
 
     /// Whether to leave: the cluster stops, this process gives up on it, or another worker of the process is gone.
@@ -235,7 +269,7 @@ impl Loop {
             member.interrupt(&mut self.net);
         }
         let reason = if self.process.failed() { Close::Restart } else { Close::GoingAway };
-        self.net.close_all(reason);
+        self.net.close_all(self.place.local(), reason);
         self.net.flush();
         while self.net.len() > 0 && Instant::now() < until {
             std::thread::park_timeout(Duration::from_millis(10));

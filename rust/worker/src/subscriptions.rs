@@ -6,24 +6,20 @@
 //! gets consecutive steps merged, up to a limit, and is then told `busy`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use dataflow_engine::{Changes, Engine, Step};
 use dataflow_net::connection::ConnectionId;
-use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time};
-use dataflow_protocol::request::{Filter, Schema};
+use dataflow_protocol::request::{Filter, Schema, Slow, Subscribe};
 use dataflow_protocol::response::push::{self, Tail};
 
-use crate::backlog::{Backlog, filtered};
+use crate::backlog::Backlog;
 use crate::command::Ticket;
 use crate::config::Tunables;
 use crate::connections::{Caller, Connections};
-
-/// Slices of a snapshot that may wait for their reader, as words; beyond, the subscription ends with `busy`.
-const SNAPSHOT_BYTES: usize = 256 << 20;
+use crate::dispatch::{Parcel, Rows};
 
 /// Where a subscription is in its life.
 #[derive(Debug)]
@@ -96,6 +92,11 @@ pub(crate) struct Subscription {
     reached: Time,
     /// The last time that was reported as progress.
     told: Time,
+    /// Steps that were merged with others.
+    coalesced: u64,
+    slow: Slow,
+    /// Rows that may wait once it is live, where the client wants fewer than the server allows.
+    limit: Option<u64>,
     backlog: Backlog,
 }
 
@@ -104,8 +105,8 @@ pub(crate) struct Subscription {
 pub(crate) struct Subscriptions {
     all: HashMap<Ticket, Subscription>,
     by_relation: HashMap<RelationId, Vec<Ticket>>,
-    /// Those with something to send as soon as their client takes it.
-    behind: HashSet<Ticket>,
+    /// Those with something to send that are to be looked at. Who waits for room comes back when there is some.
+    due: HashSet<Ticket>,
     /// See [`Self::take_given_up`].
     given_up: Vec<RelationId>,
     /// Times of transactions, in order, that some subscriber may have to hear of.
@@ -113,34 +114,28 @@ pub(crate) struct Subscriptions {
 }
 
 impl Subscription {
-    pub(crate) fn new(
-        caller: Caller,
-        sub: u64,
-        relation: Arc<Schema>,
-        filter: Filter,
-        snapshot: bool,
-        workers: usize,
-    ) -> Self {
+    /// As a client asked for it; `workers` is how many parts its snapshot has.
+    pub(crate) fn new(caller: Caller, sub: u64, subscribe: Subscribe, workers: usize) -> Self {
+        let Subscribe { relation, snapshot, progress, filter, since, slow, backlog } = subscribe;
         Subscription {
             caller,
             relation,
             filter,
-            snapshot,
-            resync: false,
+            // No history is kept: who was here before starts again from the contents.
+            snapshot: snapshot || since.is_some(),
+            resync: since.is_some(),
             sub,
-            progress: false,
+            progress,
             stage: Stage::Sequencing,
             arrived: Arrived::nothing(workers),
             from: 0,
             reached: 0,
             told: 0,
-            backlog: Backlog::default(),
+            coalesced: 0,
+            slow,
+            limit: backlog,
+            backlog: Backlog::new(slow),
         }
-    }
-
-    pub(crate) fn with_progress(mut self, progress: bool) -> Self {
-        self.progress = progress;
-        self
     }
 
     pub(crate) fn sub(&self) -> u64 {
@@ -151,19 +146,36 @@ impl Subscription {
         self.caller.connection
     }
 
-    fn encode(&self, step: push::Step, changes: &Changes, tunables: &Tunables) -> Vec<Tail> {
-        let (columns, bytes) = (&self.relation.columns, tunables.batch_bytes as usize);
-        push::changes(self.caller.encoding, columns, step, &changes.rows, &changes.diffs, bytes)
+    /// Sends rows that are its own.
+    fn send_rows(&self, net: &mut Connections, step: push::Step, changes: Changes, tunables: &Tunables) {
+        let parcel = Parcel {
+            encoding: self.caller.encoding,
+            relation: Arc::clone(&self.relation),
+            step,
+            rows: Rows::Own(Arc::new(changes)),
+            filter: Filter::new(),
+            batch_bytes: tunables.batch_bytes as usize,
+        };
+        net.push_rows(parcel, vec![(self.connection(), self.sub)]);
     }
 
-    fn send(&self, net: &mut Connections, tails: &[Tail]) {
-        tails.iter().for_each(|tail| net.push(self.connection(), self.sub, tail));
+    fn send(&self, net: &mut Connections, tail: Tail) {
+        net.push(self.connection(), self.sub, tail);
     }
 }
 
 impl Subscriptions {
     pub(crate) fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Steps merged for clients' subscriptions, by connection, those without any aside.
+    pub(crate) fn coalesced(&self) -> HashMap<ConnectionId, u64> {
+        let mut steps = HashMap::new();
+        for subscription in self.all.values().filter(|subscription| subscription.coalesced > 0) {
+            *steps.entry(subscription.connection()).or_default() += subscription.coalesced;
+        }
+        steps
     }
 
     /// Takes note of a subscription that is on its way to the sequencer.
@@ -187,7 +199,7 @@ impl Subscriptions {
         subscription.told = time;
         subscription.stage = if subscription.snapshot { Stage::Snapshot } else { Stage::Live };
         if subscription.snapshot {
-            self.behind.insert(ticket);
+            self.due.insert(ticket);
         }
     }
 
@@ -210,8 +222,8 @@ impl Subscriptions {
         subscription.stage = Stage::Restarting;
         subscription.arrived = Arrived::nothing(workers);
         subscription.resync = true;
-        subscription.backlog = Backlog::default();
-        self.behind.remove(&old);
+        subscription.backlog = Backlog::new(subscription.slow);
+        self.due.remove(&old);
         let tickets = self.by_relation.entry(subscription.relation.id).or_default();
         tickets.iter_mut().filter(|ticket| **ticket == old).for_each(|ticket| *ticket = new);
         if let Some(session) = net.session(subscription.connection()) {
@@ -223,7 +235,7 @@ impl Subscriptions {
     /// Forgets a subscription.
     pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Subscription> {
         let subscription = self.all.remove(&ticket)?;
-        self.behind.remove(&ticket);
+        self.due.remove(&ticket);
         if let Some(tickets) = self.by_relation.get_mut(&subscription.relation.id) {
             tickets.retain(|other| *other != ticket);
             if tickets.is_empty() {
@@ -244,7 +256,7 @@ impl Subscriptions {
         if let Some(session) = net.session(subscription.connection()) {
             session.subs.remove(&subscription.sub);
         }
-        subscription.send(net, &[push::ended(subscription.caller.encoding, error)]);
+        subscription.send(net, push::ended(subscription.caller.encoding, error));
         Some(subscription)
     }
 
@@ -269,37 +281,37 @@ impl Subscriptions {
         let Some(subscription) = self.all.get_mut(&ticket) else { return };
         subscription.arrived.push(changes, end);
         if matches!(subscription.stage, Stage::Snapshot) {
-            self.behind.insert(ticket);
+            self.due.insert(ticket);
         }
     }
 
     /// A finished step of a relation. Returns the subscriptions whose snapshot must start again.
     pub(crate) fn step(&mut self, step: Step, net: &mut Connections, tunables: &Tunables) -> Vec<Ticket> {
-        let step = Rc::new(step);
+        let step = Arc::new(step);
         let mut shared = Shared::default();
-        let mut restart = Vec::new();
-        for ticket in self.by_relation.get(&step.relation).cloned().unwrap_or_default() {
-            let Some(subscription) = self.all.get_mut(&ticket) else { continue };
+        let (mut restart, mut busy) = (Vec::new(), Vec::new());
+        for ticket in self.by_relation.get(&step.relation).into_iter().flatten() {
+            let Some(subscription) = self.all.get_mut(ticket) else { continue };
             if step.time <= subscription.from || matches!(subscription.stage, Stage::Restarting) {
                 continue;
             }
-            let live = matches!(subscription.stage, Stage::Live) && subscription.backlog.is_empty();
-            if live && net.outbox_bytes(subscription.connection()) < tunables.outbox_bytes as usize {
-                shared.send(&step, subscription, net, tunables);
+            let live = matches!(subscription.stage, Stage::Live);
+            let room = net.outbox_bytes(subscription.connection()) < tunables.outbox_bytes as usize;
+            if live && room && subscription.backlog.is_empty() {
+                shared.add(&step, subscription, tunables);
                 subscription.reached = step.time;
                 continue;
             }
-            let limit = tunables.backlog_rows as usize;
-            if !subscription.backlog.push(Rc::clone(&step), &subscription.filter, limit) {
-                if matches!(subscription.stage, Stage::Live) {
-                    self.busy(ticket, net);
-                } else {
-                    restart.push(ticket);
-                }
-                continue;
+            if subscription.hold(&step, net, tunables) {
+                self.due.insert(*ticket);
+            } else if live || subscription.slow == Slow::End {
+                busy.push(*ticket);
+            } else {
+                restart.push(*ticket);
             }
-            self.behind.insert(ticket);
         }
+        shared.send(net);
+        busy.into_iter().for_each(|ticket| self.busy(ticket, net));
         restart
     }
 
@@ -309,7 +321,13 @@ impl Subscriptions {
         let message = format!("the subscriber of {:?} reads too slowly", subscription.relation.name);
         let error = ErrorBody::new(ErrorCode::Busy, message).with_time(subscription.reached);
         let (connection, relation) = (subscription.connection(), subscription.relation.id);
+        tracing::info!(
+            connection = connection.0,
+            relation = relation.0,
+            "ended the subscription of a slow reader"
+        );
         self.end(ticket, net, &error);
+        net.metrics.dropped_subscriptions.inc();
         self.given_up.push(relation);
         net.limit_stall(connection);
     }
@@ -319,21 +337,20 @@ impl Subscriptions {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Whether something waits that its client could take now: no event will come for it.
-    pub(crate) fn may_catch_up(&self, net: &Connections, tunables: &Tunables) -> bool {
-        let connections =
-            self.behind.iter().filter_map(|ticket| self.all.get(ticket)).map(Subscription::connection);
-        connections.into_iter().any(|id| net.outbox_bytes(id) < tunables.outbox_bytes as usize)
-    }
-
-    /// Sends what waits for clients that can take it again.
+    /// Sends what waits for clients that can take it.
     pub(crate) fn catch_up(&mut self, net: &mut Connections, tunables: &Tunables) {
-        for ticket in self.behind.iter().copied().collect::<Vec<_>>() {
+        for connection in net.take_relieved() {
+            if let Some(session) = net.session(connection) {
+                self.due.extend(session.subs.values());
+            }
+        }
+        for ticket in std::mem::take(&mut self.due) {
             let Some(subscription) = self.all.get_mut(&ticket) else { continue };
-            if subscription.send_behind(net, tunables) {
-                self.behind.remove(&ticket);
-            } else if subscription.arrived.bytes > SNAPSHOT_BYTES {
-                self.busy(ticket, net);
+            if !subscription.send_behind(net, tunables) {
+                net.await_room(subscription.connection(), tunables.outbox_bytes as usize);
+                if subscription.arrived.bytes > tunables.snapshot_bytes as usize {
+                    self.busy(ticket, net);
+                }
             }
         }
     }
@@ -369,10 +386,22 @@ impl Subscriptions {
 }
 
 impl Subscription {
+    /// Keeps a step for later; `false` if more waits than may.
+    fn hold(&mut self, step: &Arc<Step>, net: &mut Connections, tunables: &Tunables) -> bool {
+        if !self.backlog.is_empty() && self.slow == Slow::Coalesce {
+            self.coalesced += 1;
+            net.metrics.coalesced_steps.inc();
+        }
+        // What comes during a snapshot isn't the client's fault.
+        let wanted = self.limit.filter(|_| matches!(self.stage, Stage::Live)).unwrap_or(u64::MAX);
+        let limit = wanted.min(tunables.backlog_rows) as usize;
+        self.backlog.push(Arc::clone(step), &self.filter, limit)
+    }
+
     /// Sends `progress` unless the client has too much to read already: a later one says it as well.
     fn report(&mut self, time: Time, net: &mut Connections, tunables: &Tunables) {
         if net.outbox_bytes(self.connection()) < tunables.outbox_bytes as usize {
-            self.send(net, &[push::progress(self.caller.encoding, time)]);
+            self.send(net, push::progress(self.caller.encoding, time));
             self.told = time;
         }
     }
@@ -387,51 +416,56 @@ impl Subscription {
             }
             let Some((changes, last)) = self.arrived.pop(width) else { return true };
             let step = push::Step { time: self.from, snapshot: true, resync: self.resync, more: !last };
-            let tails = self.encode(step, &changes, tunables);
-            self.send(net, &tails);
+            self.send_rows(net, step, changes, tunables);
             self.resync = false;
             if last {
                 self.stage = Stage::Live;
                 if self.progress {
-                    self.send(net, &[push::progress(self.caller.encoding, self.from)]);
+                    self.send(net, push::progress(self.caller.encoding, self.from));
                 }
             }
         }
-        if !matches!(self.stage, Stage::Live) || !room(net, self.connection()) {
+        if !matches!(self.stage, Stage::Live) {
             return self.backlog.is_empty();
         }
-        if let Some((time, changes)) = self.backlog.take(width, &self.filter) {
+        while room(net, self.connection()) {
+            let Some((time, changes)) = self.backlog.take(width, &self.filter) else { return true };
             if !changes.rows.is_empty() {
-                let tails = self.encode(push::Step { time, ..push::Step::default() }, &changes, tunables);
-                self.send(net, &tails);
+                self.send_rows(net, push::Step { time, ..push::Step::default() }, changes, tunables);
             }
             self.reached = time;
         }
-        true
+        self.backlog.is_empty()
     }
 }
 
-/// A step's messages, encoded once for all subscribers that want the same.
+/// Who gets a step, by what they want of it: each is encoded once.
 #[derive(Default)]
 struct Shared {
-    tails: Vec<(Encoding, Filter, Vec<Tail>)>,
+    parcels: Vec<(Parcel, Vec<(ConnectionId, u64)>)>,
 }
 
 impl Shared {
-    fn send(&mut self, step: &Step, to: &Subscription, net: &mut Connections, tunables: &Tunables) {
-        let wanted =
-            |entry: &&(Encoding, Filter, Vec<Tail>)| entry.0 == to.caller.encoding && entry.1 == to.filter;
-        if let Some((_, _, tails)) = self.tails.iter().find(wanted) {
-            return to.send(net, tails);
-        }
-        let time = push::Step { time: step.time, ..push::Step::default() };
-        let tails = if to.filter.is_empty() {
-            to.encode(time, &step.changes, tunables)
-        } else {
-            let part = filtered(&step.changes, &to.filter);
-            if part.rows.is_empty() { Vec::new() } else { to.encode(time, &part, tunables) }
+    fn add(&mut self, step: &Arc<Step>, to: &Subscription, tunables: &Tunables) {
+        let address = (to.connection(), to.sub);
+        let wanted = |(parcel, _): &&mut (Parcel, Vec<_>)| {
+            parcel.encoding == to.caller.encoding && parcel.filter == to.filter
         };
-        to.send(net, &tails);
-        self.tails.push((to.caller.encoding, to.filter.clone(), tails));
+        if let Some((_, addresses)) = self.parcels.iter_mut().find(wanted) {
+            return addresses.push(address);
+        }
+        let parcel = Parcel {
+            encoding: to.caller.encoding,
+            relation: Arc::clone(&to.relation),
+            step: push::Step { time: step.time, ..push::Step::default() },
+            rows: Rows::Step(Arc::clone(step)),
+            filter: to.filter.clone(),
+            batch_bytes: tunables.batch_bytes as usize,
+        };
+        self.parcels.push((parcel, vec![address]));
+    }
+
+    fn send(self, net: &mut Connections) {
+        self.parcels.into_iter().for_each(|(parcel, to)| net.push_rows(parcel, to));
     }
 }

@@ -100,6 +100,10 @@ fn attend(host: &Host, formed: &mpsc::Sender<()>) -> Ending {
                 }
                 Event::Formed => drop(formed.send(())),
                 Event::Registered { .. } | Event::Unregistered { .. } => {}
+                Event::Attach { .. }
+                | Event::Attached { .. }
+                | Event::Unattached { .. }
+                | Event::Detach { .. } => panic!("nobody attaches a source here"),
             }
         }
         poll.poll(&mut ready, Some(FAR_TOO_LONG)).unwrap();

@@ -51,7 +51,7 @@ impl Server {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (poller, mailboxes) =
-            Poller::start(listener, workers, Arc::new(limits), doorkeeper, identity).unwrap();
+            Poller::start(listener, workers, 0, Arc::new(limits), doorkeeper, identity).unwrap();
         let (report, seen) = channel();
         let stop = Arc::new(OnceLock::new());
         let run = |(index, mailbox)| {

@@ -152,7 +152,7 @@ mod tests {
     use crate::value::{Column, Type, from_number, to_number};
 
     fn target(columns: &[(&str, Type)]) -> Target {
-        let column = |&(name, ty): &(&str, Type)| Column { name: name.to_owned(), ty };
+        let column = |&(name, ty): &(&str, Type)| Column::new(name, ty);
         let columns = columns.iter().map(column).collect();
         Target { id: RelationId(1), name: "r".into(), columns, input: InputMode::Set }
     }
@@ -211,7 +211,7 @@ mod tests {
             message: message.to_owned(),
         };
         let two = bad(2, Some("n"), "\"two\" is not a number (64 bits, signed)");
-        assert_eq!(parsed.bad, [two.clone()]);
+        assert_eq!(parsed.bad, std::slice::from_ref(&two));
         let parsed = parse(text, &pairs(), &format(), OnBad::Skip, false);
         let others = [bad(5, None, "1 field, expected 2"), bad(6, Some("name"), "not UTF-8")];
         assert_eq!(parsed.bad, [&[two], &others[..]].concat());

@@ -110,7 +110,7 @@ mod tests {
     use crate::value::{Column, Type};
 
     fn ledger(input: InputMode) -> Ledger {
-        let columns = ["k", "v"].map(|name| Column { name: name.into(), ty: Type::Unsigned }).to_vec();
+        let columns = ["k", "v"].map(|name| Column::new(name, Type::Unsigned)).to_vec();
         Ledger::new(Target { id: RelationId(1), name: "r".into(), columns, input })
     }
 

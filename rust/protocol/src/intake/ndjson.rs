@@ -142,13 +142,13 @@ impl<'de> Visitor<'de> for &mut Row<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dictionary::word_of;
+    use crate::dictionary::{Content, word_of};
     use crate::ids::RelationId;
     use crate::plan::InputMode;
     use crate::value::{Column, Type, from_float, from_number};
 
     fn target() -> Target {
-        let column = |(name, ty): (&str, Type)| Column { name: name.to_owned(), ty };
+        let column = |(name, ty): (&str, Type)| Column::new(name, ty);
         let columns = [("name", Type::Symbol), ("n", Type::Number), ("x", Type::Float)].map(column).to_vec();
         Target { id: RelationId(1), name: "r".into(), columns, input: InputMode::Set }
     }

@@ -14,7 +14,7 @@ use super::fields::{Document, Field, FieldSeed, Op, SettingSeed};
 use super::skim::Skim;
 use super::source::{self, Failure, Here, Kept, Raw, RawSeed, Slot};
 use super::{
-    Change, Decoded, Filter, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Subscribe,
+    Change, Decoded, Filter, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Slow, Subscribe,
     VERSION, Wait,
 };
 use crate::encoding::Encoding;
@@ -140,6 +140,8 @@ struct Draft<'de> {
     early_filter: Option<Raw<'de>>,
     since: Option<u64>,
     history: Option<String>,
+    slow: Option<Slow>,
+    backlog: Option<u64>,
     sub: Option<u64>,
     limit: Option<u64>,
     settings: Vec<(String, Setting)>,
@@ -187,7 +189,10 @@ impl<'de> Draft<'de> {
             Field::Name => self.name = slot.read(plain())?,
             Field::Changes => self.changes = Some(slot.read(Changes(context))?),
             Field::Key => self.key = slot.read(plain())?,
-            Field::Wait => self.wait = wait(context, slot.read(plain())?)?,
+            Field::Wait => {
+                let words = [("sequenced", Wait::Sequenced), ("visible", Wait::Visible)];
+                self.wait = chosen(context, "wait", slot.read(plain())?, words)?;
+            }
             Field::Relation => {
                 let name: Option<Cow<'de, str>> = slot.read(plain())?;
                 self.relation = name.map(|name| context.relation(&name)).transpose()?;
@@ -200,6 +205,11 @@ impl<'de> Draft<'de> {
             },
             Field::Since => self.since = slot.read(plain())?,
             Field::History => self.history = slot.read(plain())?,
+            Field::Slow => {
+                let words = [("coalesce", Slow::Coalesce), ("end", Slow::End)];
+                self.slow = chosen(context, "slow", slot.read(plain())?, words)?;
+            }
+            Field::Backlog => self.backlog = slot.read(plain())?,
             Field::Sub => self.sub = slot.read(plain())?,
             Field::Limit => self.limit = slot.read(plain())?,
             Field::Source => self.source = Some(slot.read(Document)?),
@@ -244,6 +254,8 @@ impl<'de> Draft<'de> {
                 snapshot: self.snapshot.unwrap_or(true),
                 progress: self.progress.unwrap_or(false),
                 filter: self.filter,
+                slow: self.slow.unwrap_or_default(),
+                backlog: self.backlog,
             }),
             Op::Unsubscribe => Request::Unsubscribe { sub: self.sub.ok_or_else(|| need(Field::Sub))? },
             Op::Read => Request::Read {
@@ -279,14 +291,20 @@ fn supported(version: u64) -> Result<u64, ErrorBody> {
         .with_hint(format!("This server speaks version {VERSION}.")))
 }
 
-fn wait<E: de::Error>(context: &mut Context<'_>, word: Option<Cow<'_, str>>) -> Result<Option<Wait>, E> {
+/// What one of two words stands for.
+fn chosen<T: Copy, E: de::Error>(
+    context: &mut Context<'_>,
+    field: &str,
+    word: Option<Cow<'_, str>>,
+    [one, other]: [(&str, T); 2],
+) -> Result<Option<T>, E> {
     match word.as_deref() {
         None => Ok(None),
-        Some("sequenced") => Ok(Some(Wait::Sequenced)),
-        Some("visible") => Ok(Some(Wait::Visible)),
-        Some(other) => {
-            let body = ErrorBody::incorrect(format!("field `wait`: unknown value `{other}`"))
-                .with_hint("It is `sequenced` or `visible`.".to_owned());
+        Some(word) if word == one.0 => Ok(Some(one.1)),
+        Some(word) if word == other.0 => Ok(Some(other.1)),
+        Some(word) => {
+            let body = ErrorBody::incorrect(format!("field `{field}`: unknown value `{word}`"))
+                .with_hint(format!("It is `{}` or `{}`.", one.0, other.0));
             Err(context.refuse(body))
         }
     }

@@ -103,6 +103,8 @@ impl Op {
                 Field::Where,
                 Field::Since,
                 Field::History,
+                Field::Slow,
+                Field::Backlog,
             ],
             Op::Unsubscribe => &[Field::Sub],
             Op::Read => &[Field::Relation, Field::Where, Field::Limit],
@@ -132,6 +134,8 @@ pub(super) enum Field {
     Where,
     Since,
     History,
+    Slow,
+    Backlog,
     Sub,
     Limit,
     Source,
@@ -145,7 +149,7 @@ pub(super) enum Field {
 const LONGEST_NAME: usize = 80;
 
 impl Field {
-    const KNOWN: [(Field, &'static str); 20] = [
+    const KNOWN: [(Field, &'static str); 22] = [
         (Field::Id, "id"),
         (Field::Op, "op"),
         (Field::Version, "version"),
@@ -161,6 +165,8 @@ impl Field {
         (Field::Where, "where"),
         (Field::Since, "since"),
         (Field::History, "history"),
+        (Field::Slow, "slow"),
+        (Field::Backlog, "backlog"),
         (Field::Sub, "sub"),
         (Field::Limit, "limit"),
         (Field::Source, "source"),

@@ -124,6 +124,16 @@ pub enum Wait {
     Visible,
 }
 
+/// What becomes of a subscription whose client takes less than it is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slow {
+    /// Consecutive times are merged; it ends only when too many rows wait even so.
+    #[default]
+    Coalesce,
+    /// Times are never merged: it ends when too many rows wait.
+    End,
+}
+
 /// Rows to remove from a relation and rows to add to it. The removals of a whole transaction come first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -148,6 +158,10 @@ pub struct Subscribe {
     pub filter: Filter,
     /// The time and the history to go on from.
     pub since: Option<Since>,
+    /// What happens when the client is slow.
+    pub slow: Slow,
+    /// How many rows may wait for it, if it wants fewer than the server allows.
+    pub backlog: Option<u64>,
 }
 
 /// Where a subscriber that was here before left off.
