@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -340,6 +341,31 @@ RECORD_INPUTS: dict[str, list[Row]] = {
 )
 def test_records_and_branches(rules: str, relation: str, rows: set[Row]) -> None:
     assert set(both(RECORDS + rules, RECORD_INPUTS)[relation]) == rows
+
+
+def test_a_sum_is_of_what_the_columns_around_it_say() -> None:
+    program = """
+        .decl s(x: symbol)
+        .input s
+        .decl at(t: instant)
+        .input at
+        .decl texts(x: symbol)
+        texts(x + y) :- s(x), s(y).
+        .decl later(t: instant)
+        later(t + 1) :- at(t).
+        .decl between(n: number)
+        between(t - u) :- at(t), at(u), d = t - u, d > 0.
+        .decl plain(n: number)
+        plain(n) :- n = m + 1, m = 2.
+    """
+    moment = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
+    second = datetime.timedelta(seconds=1)
+    micro = datetime.timedelta(microseconds=1)
+    found = both(program, {"s": [("a",), ("b",)], "at": [(moment,), (moment + second,)]})
+    assert set(found["texts"]) == {("aa",), ("ab",), ("ba",), ("bb",)}
+    assert set(found["later"]) == {(moment + micro,), (moment + second + micro,)}
+    assert set(found["between"]) == {(1_000_000,)}
+    assert set(found["plain"]) == {(3,)}
 
 
 def test_a_program_may_repeat_the_types_of_another_or_leave_them_out() -> None:

@@ -17,7 +17,6 @@ __all__ = [
     "LITERALS",
     "NUMERIC",
     "OPERATORS",
-    "ORDERED",
     "RESERVED",
     "UNARY",
     "Function",
@@ -27,7 +26,6 @@ __all__ = [
 
 ANY = frozenset(Type)
 NUMERIC = frozenset({Type.NUMBER, Type.UNSIGNED, Type.FLOAT})
-ORDERED = NUMERIC | {Type.INSTANT}
 COUNTING = ANY - {Type.UUID, Type.BYTES}
 """What there is a number in: as its value, or as its text."""
 SIGNED = frozenset({Type.NUMBER, Type.FLOAT})

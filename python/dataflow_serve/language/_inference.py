@@ -13,7 +13,6 @@ from dataflow_serve.language._functions import (
     COMPARISONS,
     INSTANTS,
     NUMERIC,
-    ORDERED,
     Function,
     function_of,
 )
@@ -33,7 +32,6 @@ def _mask(kinds: frozenset[Type]) -> int:
 
 _ALL = _mask(frozenset(Type))
 _NUMERIC = _mask(NUMERIC)
-_ORDERED = _mask(ORDERED)
 _INSTANT = _BIT[Type.INSTANT]
 _ANY = -1
 """Every type, those that programs define included."""
@@ -216,7 +214,7 @@ class Inference:
         if term.functor in INSTANTS:
             left, right = map(self._term, term.args)
             if self._mask_of(left) & _INSTANT and self._mask_of(right) & (_INSTANT | _BIT[Type.NUMBER]):
-                result = self._slot(_ORDERED, f'by "{shown}"')
+                result = self._slot(_mask(function.domain) | _INSTANT, f'by "{shown}"')
                 self._sums.append(_Sum(term, left, right, result))
                 return result
         over = self._function_slot(function, term, f'by "{shown}"')
@@ -306,7 +304,8 @@ class Inference:
     def _decided(self, one: _Sum) -> bool:
         """Whether it is known by now what a sum or difference is of; if so, it is that from now on."""
         left, right, result = map(self._mask_of, (one.left, one.right, one.result))
-        of_numbers = bool(left & right & result & _NUMERIC) or not left & _INSTANT
+        domain = _mask(function_of(one.term.functor).domain)
+        of_numbers = bool(left & right & result & domain) or not left & _INSTANT
         of_instants = [
             function
             for function in INSTANTS[one.term.functor]

@@ -13,6 +13,7 @@ impl PlanBuilder {
             version: VERSION,
             name: name.into(),
             digest: name.into(),
+            types: Vec::new(),
             imports: Vec::new(),
             relations: Vec::new(),
             nodes: Vec::new(),
