@@ -577,6 +577,12 @@ def test_head_is_get_without_the_body(cluster: Cluster, path: str) -> None:
     assert (got, got_fields, body) == (headed, headed_fields, b"")
 
 
+def test_requests_may_follow_one_another_on_a_connection(cluster: Cluster) -> None:
+    request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    answer = exchange(cluster, request * 3)
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 3
+
+
 def test_the_echo_is_off_unless_asked_for(cluster: Cluster) -> None:
     import websocket
 

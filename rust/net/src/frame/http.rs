@@ -38,7 +38,7 @@ pub(crate) fn next(
         return Err(HttpResponse::text(431, "the request's head is too large\n"));
     }
     let request = understand(&parsed)?;
-    let wish = wish(&request)?;
+    let wish = wish(&request, parsed.version == Some(1))?;
     drop(input.split_to(length));
     Ok(Some((request, wish)))
 }
@@ -84,7 +84,7 @@ fn lists(request: &HttpRequest, name: &str, word: &str) -> bool {
     fields.flat_map(|(_, value)| value.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(word))
 }
 
-fn wish(request: &HttpRequest) -> Result<Wish, HttpResponse> {
+fn wish(request: &HttpRequest, newest: bool) -> Result<Wish, HttpResponse> {
     if !lists(request, "upgrade", "websocket") {
         return Ok(Wish::Response);
     }
@@ -100,7 +100,7 @@ fn wish(request: &HttpRequest) -> Result<Wish, HttpResponse> {
     let plausible =
         key.strip_suffix("==").is_some_and(|body| body.len() == 22 && body.as_bytes().iter().all(letter));
     let connection = lists(request, "connection", "upgrade");
-    if request.head || !plausible || !connection {
+    if request.head || !newest || !plausible || !connection {
         return Err(HttpResponse::text(400, "malformed WebSocket upgrade\n"));
     }
     Ok(Wish::WebSocket(derive_accept_key(key.as_bytes())))
@@ -193,6 +193,7 @@ mod tests {
             (UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), 400),
             (UPGRADE.replace("keep-alive, Upgrade", "keep-alive"), 400),
             (UPGRADE.replace("GET", "HEAD"), 400),
+            (UPGRADE.replace("HTTP/1.1", "HTTP/1.0"), 400),
         ] {
             assert_eq!(parse(&wrong), Err(status), "{wrong}");
         }

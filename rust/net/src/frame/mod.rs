@@ -392,7 +392,8 @@ impl Framing {
     pub(crate) fn respond(&mut self, response: &HttpResponse) {
         let Dialect::Http(http) = &mut self.dialect else { return };
         let Some((head, keep_alive)) = http.unanswered.take() else { return };
-        let keep_alive = keep_alive && !self.ended && !self.closed;
+        // Requests that came before the peer's end are answered, too.
+        let keep_alive = keep_alive && !self.closed && !(self.ended && self.input.is_empty());
         self.outbox.copy(http::head(response, keep_alive).as_bytes());
         if !head {
             self.outbox.share(response.body.clone());
@@ -413,5 +414,7 @@ impl Framing {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

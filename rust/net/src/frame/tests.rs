@@ -12,22 +12,23 @@ use tungstenite::{Message as WsMessage, WebSocket};
 use super::*;
 use crate::http::{OpenDoor, Peer};
 
-const UPGRADE: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+pub(super) const UPGRADE: &[u8] =
+    b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-fn small() -> Limits {
+pub(super) fn small() -> Limits {
     Limits { max_message_bytes: 64, max_fragments: 8, max_control_frames_per_second: 20, ..Limits::default() }
 }
 
 /// What a conversation came to.
 #[derive(Debug, Default, PartialEq)]
-struct Outcome {
-    kind: Option<Kind>,
-    messages: Vec<(Encoding, Vec<u8>)>,
-    requests: Vec<String>,
-    violation: Option<Violation>,
-    over: bool,
-    output: Vec<u8>,
+pub(super) struct Outcome {
+    pub(super) kind: Option<Kind>,
+    pub(super) messages: Vec<(Encoding, Vec<u8>)>,
+    pub(super) requests: Vec<String>,
+    pub(super) violation: Option<Violation>,
+    pub(super) over: bool,
+    pub(super) output: Vec<u8>,
 }
 
 fn peer() -> Peer<'static> {
@@ -35,7 +36,7 @@ fn peer() -> Peer<'static> {
 }
 
 /// Plays the parts into a conversation, closing it after a violation as an owner does.
-fn play<'a>(limits: Limits, parts: impl IntoIterator<Item = &'a [u8]>, end: bool) -> Outcome {
+pub(super) fn play<'a>(limits: Limits, parts: impl IntoIterator<Item = &'a [u8]>, end: bool) -> Outcome {
     let now = Instant::now();
     let mut framing = Framing::new(Arc::new(limits));
     let mut outcome = Outcome::default();
@@ -143,7 +144,7 @@ fn close_code(output: &[u8]) -> Option<u16> {
 }
 
 /// A conversation of each dialect, and what comes of it.
-fn conversations() -> Vec<(&'static str, Vec<u8>)> {
+pub(super) fn conversations() -> Vec<(&'static str, Vec<u8>)> {
     let binary = [&b"\xdfFL\x01"[..], &[0, 0, 0, 1], b"\xc0", &[0, 0, 0, 3], b"abc"].concat();
     let socket = client(vec![
         WsMessage::text("{\"op\":1}"),
@@ -189,7 +190,7 @@ fn splitting_the_input_anywhere_changes_nothing() {
 }
 
 /// The declared size of a line over the limit depends on how much had come; nothing else does.
-fn comparable(mut outcome: Outcome) -> Outcome {
+pub(super) fn comparable(mut outcome: Outcome) -> Outcome {
     if let (Some(Kind::Lines), Some(Violation::TooLarge { bytes, .. })) =
         (outcome.kind, &mut outcome.violation)
     {
@@ -242,6 +243,22 @@ fn each_dialect_hands_out_its_messages() {
     let text = String::from_utf8(http.output.clone()).unwrap();
     assert!(text.contains("Connection: keep-alive\r\n\r\n/aHTTP/1.1 200 OK"), "{text}");
     assert!(text.ends_with("Content-Length: 2\r\nConnection: close\r\n\r\n"), "{text}");
+}
+
+#[test]
+fn requests_that_came_before_the_end_are_all_answered() {
+    let now = Instant::now();
+    let mut framing = Framing::new(Arc::new(small()));
+    framing.push(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET /b HTTP/1.1\r\nHost: h\r\n\r\n", now);
+    framing.end_input();
+    framing.identify(&OpenDoor, &peer(), now).unwrap();
+    let mut outcome = Outcome::default();
+    advance(&mut framing, &mut outcome);
+    framing.outbox().write_to(&mut outcome.output).unwrap();
+    assert_eq!((outcome.requests, framing.is_over()), (vec!["/a".to_owned(), "/b".to_owned()], true));
+    let text = String::from_utf8(outcome.output).unwrap();
+    assert!(text.contains("Connection: keep-alive\r\n\r\n/aHTTP/1.1 200 OK"), "{text}");
+    assert!(text.ends_with("Connection: close\r\n\r\n/b"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,460 @@
+//! Nothing that passes validation panics: random plans are built, fed and stepped, then dropped.
+//!
+//! Plans are made from a list of random choices, mostly of matching types and now and then not, so that most pass
+//! validation and all its refusals are met. `FUZZ_SECONDS` is how long it goes on. What plans mean is compared in
+//! `engine.rs`; here recursions may run for ever and products grow, within a bounded number of steps.
+
+#[path = "../../protocol/tests/common/fuzzing.rs"]
+mod fuzzing;
+
+use std::collections::BTreeSet;
+
+use dataflow_engine::{EmitBudget, Engine, EngineError};
+use dataflow_protocol::ids::WorkerIndex;
+use dataflow_protocol::plan::*;
+use dataflow_protocol::rows::RowBuf;
+use dataflow_protocol::symbols;
+use dataflow_protocol::value::{Column, Type, from_bool, from_float, from_number};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use timely::worker::Worker;
+
+const TYPES: [Type; 5] = [Type::Number, Type::Unsigned, Type::Float, Type::Symbol, Type::Bool];
+const TEXTS: &[&str] = &[
+    "",
+    "a",
+    "7",
+    "-5",
+    "2.5",
+    "seven b",
+    "eight by",
+    "longer than one word",
+    "ünïcödé",
+    "[",
+    "(a|b)*",
+    ".{2,}",
+    "99999999999999999999",
+];
+const NUMBERS: &[i64] = &[0, 1, -1, 2, 3, 64, 65, i64::MIN, i64::MAX];
+const FLOATS: &[f64] = &[0.0, -0.0, 1.5, -2.0, 1e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 5e-324];
+/// Steps after each time; a diverging recursion is not waited for.
+const STEPS: usize = 40;
+
+/// Decisions, one after the other; when they run out, always the first possibility.
+struct Choices<'a>(std::slice::Iter<'a, u32>);
+
+impl Choices<'_> {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0.next().map_or(0, |&choice| choice as usize % bound.max(1))
+    }
+
+    fn one_in(&mut self, bound: usize) -> bool {
+        self.below(bound) == bound - 1
+    }
+
+    fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())]
+    }
+
+    fn types(&mut self, most: usize) -> Vec<Type> {
+        // Numbers are frequent, so that columns meet.
+        (0..self.below(most + 1))
+            .map(|_| if self.one_in(3) { self.of(&TYPES) } else { Type::Number })
+            .collect()
+    }
+
+    fn value(&mut self, ty: Type) -> Value {
+        match ty {
+            Type::Number => Value::Number(self.of(NUMBERS)),
+            Type::Unsigned => Value::Unsigned(self.of(NUMBERS) as u64),
+            Type::Float => Value::Float(self.of(FLOATS).to_bits()),
+            Type::Bool => Value::Bool(self.one_in(2)),
+            _ => Value::Symbol(self.of(TEXTS).to_owned()),
+        }
+    }
+
+    fn rows(&mut self, columns: &[Column]) -> RowBuf {
+        let mut rows = RowBuf::new(columns.len());
+        for _ in 0..self.below(4) {
+            let row: Vec<u64> = columns.iter().map(|column| word(&self.value(column.ty))).collect();
+            rows.push(&row);
+        }
+        rows
+    }
+}
+
+fn word(value: &Value) -> u64 {
+    match value {
+        Value::Number(number) => from_number(*number),
+        Value::Unsigned(number) => *number,
+        Value::Float(bits) => from_float(f64::from_bits(*bits)),
+        Value::Bool(truth) => from_bool(*truth),
+        Value::Symbol(text) => symbols::announced(text).expect("no two of these collide"),
+    }
+}
+
+/// A plan in the making.
+struct Maker<'a> {
+    choices: Choices<'a>,
+    plan: Plan,
+    types: Vec<Vec<Type>>,
+}
+
+impl Maker<'_> {
+    fn node(&mut self, node: Node, types: Vec<Type>) -> usize {
+        self.plan.nodes.push(node);
+        self.types.push(types);
+        self.types.len() - 1
+    }
+
+    /// A node, mostly one that exists.
+    fn any(&mut self) -> usize {
+        if self.choices.one_in(150) { self.choices.below(40) } else { self.choices.below(self.types.len()) }
+    }
+
+    fn types_of(&self, node: usize) -> Vec<Type> {
+        self.types.get(node).cloned().unwrap_or_default()
+    }
+
+    /// A column of `columns`, mostly one of type `ty`.
+    fn column(&mut self, columns: &[Type], ty: Option<Type>) -> Option<usize> {
+        if self.choices.one_in(200) {
+            return Some(self.choices.below(5));
+        }
+        let fitting: Vec<usize> =
+            (0..columns.len()).filter(|&at| ty.is_none_or(|ty| columns[at] == ty)).collect();
+        (!fitting.is_empty()).then(|| self.choices.of(&fitting))
+    }
+
+    /// An expression of type `ty`.
+    fn expr(&mut self, columns: &[Type], ty: Type, depth: usize) -> Expr {
+        if self.choices.below(3) > 0
+            && let Some(column) = self.column(columns, Some(ty))
+        {
+            return Expr::Col(column);
+        }
+        if depth == 0 || self.choices.one_in(3) {
+            return Expr::Const(self.choices.value(ty));
+        }
+        use Func::*;
+        let over = |maker: &mut Self| maker.choices.of(&TYPES);
+        let (func, over, arguments) = match ty {
+            Type::Bool => match self.choices.below(4) {
+                0 => {
+                    let over = over(self);
+                    (self.choices.of(&[Eq, Ne, Lt, Le, Gt, Ge]), over, vec![over; 2])
+                }
+                1 => (self.choices.of(&[And, Or]), Type::Bool, vec![Type::Bool; 2]),
+                2 => (Not, Type::Bool, vec![Type::Bool]),
+                _ => (self.choices.of(&[Contains, Match]), Type::Symbol, vec![Type::Symbol; 2]),
+            },
+            Type::Symbol => match self.choices.below(3) {
+                0 => (Cat, ty, vec![ty; 2 + self.choices.below(2)]),
+                1 => (Substr, ty, vec![ty, Type::Number, Type::Number]),
+                _ => {
+                    let over = over(self);
+                    (ToSymbol, over, vec![over])
+                }
+            },
+            Type::Float => match self.choices.below(3) {
+                0 => (self.choices.of(&[Add, Sub, Mul, Div, Pow, Min, Max]), ty, vec![ty; 2]),
+                1 => (Neg, ty, vec![ty]),
+                _ => {
+                    let over = over(self);
+                    (ToFloat, over, vec![over])
+                }
+            },
+            _ => match self.choices.below(5) {
+                0 => (self.choices.of(&[Add, Sub, Mul, Div, Mod, Pow, Min, Max]), ty, vec![ty; 2]),
+                1 => {
+                    (self.choices.of(&[Band, Bor, Bxor, Bshl, Bshr, Bshru, Land, Lor, Lxor]), ty, vec![ty; 2])
+                }
+                2 => (self.choices.of(&[Bnot, Lnot]), ty, vec![ty]),
+                3 if ty == Type::Number => {
+                    let (func, over) = self.choices.of(&[(Neg, Type::Number), (Strlen, Type::Symbol)]);
+                    (func, over, vec![over])
+                }
+                _ => {
+                    let over = over(self);
+                    (if ty == Type::Number { ToNumber } else { ToUnsigned }, over, vec![over])
+                }
+            },
+        };
+        let over = if self.choices.one_in(150) { self.choices.of(&TYPES) } else { over };
+        let mut args: Vec<Expr> = arguments.into_iter().map(|ty| self.expr(columns, ty, depth - 1)).collect();
+        if self.choices.one_in(150) {
+            args.pop();
+        }
+        Expr::Call { func, over, args }
+    }
+
+    fn filter(&mut self, columns: &[Type]) -> Vec<Expr> {
+        (0..self.choices.below(5).saturating_sub(3)).map(|_| self.expr(columns, Type::Bool, 2)).collect()
+    }
+
+    fn project(&mut self, columns: &[Type], types: &[Type]) -> Vec<Expr> {
+        types.iter().map(|&ty| self.expr(columns, ty, 2)).collect()
+    }
+
+    /// Key columns of two nodes, as many, mostly of equal types.
+    fn keys(&mut self, left: usize, right: usize) -> (Vec<usize>, Vec<usize>) {
+        let (left, right) = (self.types_of(left), self.types_of(right));
+        let (mut left_key, mut right_key) = (Vec::new(), Vec::new());
+        for _ in 0..self.choices.below(3) {
+            if let Some(l) = self.column(&left, None)
+                && let Some(r) = self.column(&right, left.get(l).copied())
+            {
+                left_key.push(l);
+                right_key.push(r);
+            }
+        }
+        (left_key, right_key)
+    }
+
+    /// Any operator over the nodes there are.
+    fn operator(&mut self) -> usize {
+        let input = self.any();
+        let columns = self.types_of(input);
+        match self.choices.below(7) {
+            0 => {
+                let types = self.choices.types(3);
+                let filter = self.filter(&columns);
+                let project = self.project(&columns, &types);
+                self.node(Node::Map { input, filter, project }, types)
+            }
+            1 | 2 => {
+                let right = self.any();
+                let (left_key, right_key) = self.keys(input, right);
+                let all = [columns, self.types_of(right)].concat();
+                let types = self.choices.types(3);
+                let filter = self.filter(&all);
+                let project = self.project(&all, &types);
+                self.node(Node::Join { left: input, right, left_key, right_key, filter, project }, types)
+            }
+            3 => {
+                let right = self.any();
+                let (left_key, right_key) = self.keys(input, right);
+                self.node(Node::Antijoin { left: input, right, left_key, right_key }, columns)
+            }
+            4 => {
+                let mut inputs = vec![input];
+                for _ in 0..self.choices.below(3) {
+                    let other = self.any();
+                    if self.types_of(other) == columns || self.choices.one_in(20) {
+                        inputs.push(other);
+                    }
+                }
+                self.node(Node::Union { inputs }, columns)
+            }
+            5 => self.node(Node::Distinct { input }, columns),
+            _ => {
+                let key: Vec<usize> =
+                    (0..self.choices.below(3)).filter_map(|_| self.column(&columns, None)).collect();
+                let mut types: Vec<Type> =
+                    key.iter().map(|&at| columns.get(at).copied().unwrap_or(Type::Number)).collect();
+                let mut aggregates = Vec::new();
+                for _ in 0..1 + self.choices.below(3) {
+                    use AggregateFunc::*;
+                    let func = self.choices.of(&[Count, Sum, Min, Max, Mean]);
+                    let over = self.choices.of(&TYPES[..3]);
+                    let column = if func == Count { None } else { self.column(&columns, Some(over)) };
+                    if column.is_none() && func != Count && !self.choices.one_in(20) {
+                        continue;
+                    }
+                    let of = column.and_then(|at| columns.get(at)).copied().unwrap_or(Type::Number);
+                    types.push(if func == Mean { Type::Float } else { of });
+                    aggregates.push(Aggregate { func, column });
+                }
+                self.node(Node::Reduce { input, key, aggregates }, types)
+            }
+        }
+    }
+
+    fn relation(&mut self, types: &[Type], input: Option<InputMode>) -> usize {
+        let columns =
+            types.iter().enumerate().map(|(at, &ty)| Column { name: format!("c{at}"), ty }).collect();
+        let name = format!("r{}", self.plan.relations.len());
+        self.plan.relations.push(Relation { name, columns, input, output: true });
+        self.plan.relations.len() - 1
+    }
+
+    /// Relations in strata, over whatever nodes come about.
+    fn strata(&mut self) {
+        for _ in 0..1 + self.choices.below(3) {
+            let recursive = self.choices.one_in(2);
+            let mut relations: Vec<usize> = Vec::new();
+            for _ in 0..1 + self.choices.below(2) {
+                let inputs = self.plan.relations.iter().filter(|relation| relation.input.is_some()).count();
+                // Now and then an input has rules as well.
+                relations.push(if self.choices.one_in(6) {
+                    self.choices.below(inputs)
+                } else {
+                    let types = self.choices.types(3);
+                    self.relation(&types, None)
+                });
+            }
+            let types = |maker: &Self, relation: usize| -> Vec<Type> {
+                maker.plan.relations[relation].columns.iter().map(|column| column.ty).collect()
+            };
+            if recursive {
+                for &relation in &relations {
+                    let types = types(self, relation);
+                    self.node(Node::Get { relation: RelationRef::Local(relation) }, types);
+                }
+            }
+            for _ in 0..self.choices.below(4) {
+                self.operator();
+            }
+            let mut definitions = Vec::new();
+            for &relation in &relations {
+                let types = types(self, relation);
+                let input = self.any();
+                let columns = self.types_of(input);
+                let filter = self.filter(&columns);
+                let project = self.project(&columns, &types);
+                let node = self.node(Node::Map { input, filter, project }, types);
+                definitions.push(Definition { relation, node });
+            }
+            self.plan.strata.push(Stratum { recursive, relations: definitions });
+            for relation in relations {
+                let types = types(self, relation);
+                self.node(Node::Get { relation: RelationRef::Local(relation) }, types);
+            }
+        }
+    }
+}
+
+fn empty(name: &str) -> Plan {
+    Plan {
+        version: VERSION,
+        name: name.into(),
+        digest: name.into(),
+        imports: Vec::new(),
+        relations: Vec::new(),
+        nodes: Vec::new(),
+        strata: Vec::new(),
+    }
+}
+
+/// A plan by so many choices, which may import `base`.
+fn make(choices: Choices<'_>, base: &Import) -> Plan {
+    let mut maker = Maker { choices, plan: empty("fuzz"), types: Vec::new() };
+    for _ in 0..1 + maker.choices.below(3) {
+        let types = maker.choices.types(4);
+        let mode = match maker.choices.below(4) {
+            0 | 1 => InputMode::Set,
+            2 => InputMode::Raw,
+            _ => InputMode::Upsert(
+                (0..maker.choices.below(3)).map(|_| maker.choices.below(types.len())).collect(),
+            ),
+        };
+        let relation = maker.relation(&types, Some(mode));
+        maker.node(Node::Get { relation: RelationRef::Local(relation) }, types);
+    }
+    if maker.choices.one_in(2) {
+        maker.plan.imports.push(base.clone());
+        maker.node(Node::Get { relation: RelationRef::Import(0) }, base.types.clone());
+    }
+    if maker.choices.one_in(3) {
+        let types = maker.choices.types(3);
+        let rows = (0..maker.choices.below(3))
+            .map(|_| types.iter().map(|&ty| maker.choices.value(ty)).collect())
+            .collect();
+        maker.node(Node::Rows { types: types.clone(), rows }, types);
+    }
+    if !maker.choices.one_in(8) {
+        maker.strata();
+    }
+    maker.plan
+}
+
+/// Registers the plan and puts it to work; whether it passed validation.
+fn exercise(worker: &mut Worker, choices: &[u32]) -> Result<bool, EngineError> {
+    let (plan_choices, row_choices) = choices.split_at(choices.len() * 3 / 4);
+    let mut rows = Choices(row_choices.iter());
+    let mut engine = Engine::new(worker);
+    let mut base = empty("base");
+    let types = [Type::Number, Type::Symbol, Type::Number];
+    let columns = types.iter().enumerate().map(|(at, &ty)| Column { name: format!("c{at}"), ty }).collect();
+    base.relations.push(Relation {
+        name: "base".into(),
+        columns,
+        input: Some(InputMode::Set),
+        output: false,
+    });
+    let imported = engine.register(worker, 1, &base)?.relations[0].id;
+    let import = Import { relation: imported, name: "base".into(), types: types.to_vec() };
+    let plan = make(Choices(plan_choices.iter()), &import);
+    let text = serde_json::to_string(&plan).expect("a plan is JSON");
+    assert_eq!(serde_json::from_str::<Plan>(&text).expect("what was written"), plan);
+    let mut time = 2;
+    turn(worker, &mut engine, &mut rows, time, &[]);
+    time += 1;
+    let registered = match engine.register(worker, time, &plan) {
+        Ok(registered) => registered,
+        Err(EngineError::Invalid(message)) => {
+            assert!(!message.is_empty());
+            assert!(engine.unregister(worker, time, "fuzz").is_err(), "nothing of it is there");
+            turn(worker, &mut engine, &mut rows, time, &[]);
+            engine.unregister(worker, time + 1, "base")?;
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let ids: Vec<_> = registered.relations.iter().map(|relation| relation.id).collect();
+    for &id in &ids {
+        engine.interest(id, WorkerIndex(0), time - 1);
+    }
+    for _ in 0..3 {
+        turn(worker, &mut engine, &mut rows, time, &ids);
+        time += 2;
+    }
+    engine.unregister(worker, time, "fuzz")?;
+    turn(worker, &mut engine, &mut rows, time, &[]);
+    engine.unregister(worker, time + 1, "base")?;
+    Ok(true)
+}
+
+/// One time: rows for every input, a snapshot of every relation of `watched`, and a number of steps.
+fn turn(
+    worker: &mut Worker,
+    engine: &mut Engine,
+    rows: &mut Choices<'_>,
+    time: u64,
+    watched: &[dataflow_protocol::ids::RelationId],
+) {
+    for relation in engine.relations().iter().filter(|relation| relation.input.is_some()) {
+        let (delete, insert) = (rows.rows(&relation.columns), rows.rows(&relation.columns));
+        engine.touch(relation.id, time);
+        engine.introduce(relation.id, time, &delete, &insert);
+    }
+    for (token, &relation) in watched.iter().enumerate() {
+        engine.snapshot(relation, time, WorkerIndex(0), token as u64, Vec::new());
+    }
+    engine.advance(time);
+    for _ in 0..STEPS {
+        worker.step();
+        engine.work(&EmitBudget { rows: 50, slice_rows: 7 });
+        for step in engine.take_steps() {
+            let distinct: BTreeSet<_> = step.changes.rows.iter().collect();
+            assert_eq!(distinct.len(), step.changes.diffs.len(), "each row stands once");
+            assert!(step.changes.diffs.iter().all(|&diff| diff != 0));
+        }
+        drop(engine.take_slices());
+    }
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "how many plans pass says what this test is worth")]
+fn what_passes_validation_does_not_panic() {
+    let (passed, all) = (std::cell::Cell::new(0_u64), std::cell::Cell::new(0_u64));
+    fuzzing::fuzz(env!("CARGO_MANIFEST_DIR"), "plans", &vec(any::<u32>(), 0..240), |choices| {
+        let valid = timely::execute_directly(move |worker| exercise(worker, &choices));
+        let valid = valid.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        passed.set(passed.get() + u64::from(valid));
+        all.set(all.get() + 1);
+        Ok(())
+    });
+    eprintln!("plans: {} of {} passed validation", passed.get(), all.get());
+    assert!(passed.get() * 4 > all.get(), "most plans are to be built: {} of {}", passed.get(), all.get());
+}
