@@ -1,10 +1,14 @@
 """Another client's one-row latency while a million rows are loaded, and while a program starts over them.
 
-``BENCH_SCALE=10`` loads ten million rows.
+``BENCH_SCALE=10`` loads ten million rows. The last columns are the workers' own: their longest step so far,
+and the kind of operator that worked longest in one without a pause. The second half is with loads that aren't
+cut over several times.
 """
 
 import multiprocessing
+import re
 import time
+import urllib.request
 from collections.abc import Callable
 
 from common import SCALE, Client, percentile, server, transact
@@ -65,22 +69,46 @@ def register(port: int) -> None:
     client.call("transact", **transact("big", [[0, -1]]), wait="visible")
 
 
+def longest_of(port: int) -> tuple[str, str]:
+    """The workers' longest step so far, and their longest work without a pause, in ms."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+        text = response.read().decode()
+    found = [
+        (float(seconds) * 1e3, labels)
+        for labels, seconds in re.findall(r"dataflow_longest_\w+_seconds\{(.*)\} (\S+)", text)
+    ]
+    step = max(time for time, labels in found if "operator" not in labels)
+    work, labels = max(each for each in found if "operator" in each[1])
+    kind = re.search('operator="(.*)"', labels)
+    return f"{step:.0f}", f"{work:.0f} ({kind[1] if kind else labels})"
+
+
 def main() -> None:
     """Prints a table."""
-    print("| meanwhile | rounds | p50, ms | p99, ms | longest, ms |\n| --- | --- | --- | --- | --- |")
+    print(
+        "| meanwhile | rounds | p50, ms | p99, ms | longest, ms | longest step, ms | longest work, ms |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |"
+    )
 
-    def show(name: str, taken: list[float]) -> None:
+    def show(name: str, taken: list[float], port: int) -> None:
         p50, p99, longest = (percentile(taken, share) * 1e3 for share in (0.5, 0.99, 1.0))
-        print(f"| {name} | {len(taken):,} | {p50:.2f} | {p99:.2f} | {longest:.2f} |", flush=True)
+        step, work = longest_of(port)
+        row = f"| {name} | {len(taken):,} | {p50:.2f} | {p99:.2f} | {longest:.2f} | {step} | {work} |"
+        print(row, flush=True)
 
-    with server(2) as running:
-        other = Client(running.port)
-        other.call("register", program=OTHER)
-        other.call("register", program=BIG)
-        prober = Prober(running.port)
-        show("nothing", [prober.once() for _ in range(1_000)])
-        show(f"{ROWS:,} rows are loaded", prober.during(load, running.port))
-        show(f"a program starts over {ROWS:,} rows", prober.during(register, running.port))
+    for cut in (True, False):
+        with server(2) as running:
+            port = running.port
+            other = Client(port)
+            if not cut:
+                other.call("tune", max_rows_per_time=ROWS)
+            other.call("register", program=OTHER)
+            other.call("register", program=BIG)
+            prober = Prober(port)
+            show("nothing", [prober.once() for _ in range(1_000)], port)
+            loaded = f"{ROWS:,} rows are loaded" + ("" if cut else ", uncut")
+            show(loaded, prober.during(load, port), port)
+            show(f"a program starts over {ROWS:,} rows", prober.during(register, port), port)
 
 
 if __name__ == "__main__":

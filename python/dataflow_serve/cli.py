@@ -132,6 +132,17 @@ def register(program: Any, name: str | None, server: Server) -> None:
 
 
 @cli.command()
+@click.argument("module")
+@_server_options
+def cancel(module: str, server: Server) -> None:
+    """End a module and all that depend on it, whatever they are doing."""
+    with server() as db:
+        done = db.cancel(module)
+    place = f" at iteration {done.iteration} of {done.relation}" if done.relation is not None else ""
+    click.echo(f"cancelled{place}: {', '.join(done.modules)}")
+
+
+@cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--into", required=True, metavar="RELATION", help="The relation that gets the rows.")
 @click.option(

@@ -31,6 +31,8 @@ __all__ = [
     "VERSION",
     "Attach",
     "Attached",
+    "Cancel",
+    "Cancelled",
     "Change",
     "Changes",
     "Column",
@@ -146,6 +148,7 @@ class Register:
     OP: ClassVar = "register"
     program: str
     name: str | None = None
+    limits: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,14 @@ class Unregister:
     """Remove a module, or one relation."""
 
     OP: ClassVar = "unregister"
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End a module and what depends on it, wherever it is."""
+
+    OP: ClassVar = "cancel"
     name: str
 
 
@@ -270,6 +281,7 @@ Request: TypeAlias = (
     Hello
     | Register
     | Unregister
+    | Cancel
     | Transact
     | Subscribe
     | Unsubscribe
@@ -336,6 +348,25 @@ class Unregistered:
     """Answers `Unregister`."""
 
     time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Answers `Cancel`.
+
+    Attributes:
+        name: The module.
+        modules: All that were ended, readers before what they read.
+        iteration: Where its recursion was; 0 if it was in none.
+        time: From which on they are gone.
+        relation: The recursive relation.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    iteration: int
+    time: int
+    relation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,6 +477,7 @@ class Stopping:
 ReplyBody: TypeAlias = (
     ServerInfo
     | Module
+    | Cancelled
     | Unregistered
     | Transacted
     | Subscribed
@@ -746,6 +778,7 @@ _BODIES: Mapping[type[Any], type[Any]] = {
     Hello: ServerInfo,
     Register: Module,
     Unregister: Unregistered,
+    Cancel: Cancelled,
     Transact: Transacted,
     Subscribe: Subscribed,
     Unsubscribe: Unsubscribed,

@@ -227,3 +227,28 @@ def test_a_row_that_does_not_fit_leaves_the_whole_transaction_without_effect(clu
         )
     assert client.read("likes") == {}
     assert client.read("price") == {}
+
+
+def test_a_large_load_is_cut_over_several_times(cluster: Cluster) -> None:
+    client = cluster.open("msgpack")
+    client.register(".decl load(x: number)\n.input load", "load")
+    before = client.call("status")["tunables"]["max_rows_per_time"]
+    client.call("tune", max_rows_per_time=10)
+    try:
+        # Sent together, they would have one time or two.
+        requests = [
+            client.start(
+                "transact",
+                changes=[{"relation": "load", "insert": [[10 * n + x] for x in range(10)]}],
+            )
+            for n in range(20)
+        ]
+        times = [client.finish(request)["time"] for request in requests]
+        assert times == sorted(set(times)), "each fills a time by itself"
+        # One transaction is never divided.
+        subscription = client.subscribe("load", snapshot=False, progress=True)
+        time = client.insert("load", *([x] for x in range(1000, 2000)))
+        subscription.until(time)
+        assert [(step.time, len(step.changes)) for step in subscription.steps] == [(time, 1000)]
+    finally:
+        client.call("tune", max_rows_per_time=before)

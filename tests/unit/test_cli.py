@@ -10,7 +10,7 @@ import pytest
 from dataflow_serve import cli
 from dataflow_serve.client import Step, _terminal
 from dataflow_serve.errors import IncorrectError, NotFoundError, UnavailableError
-from dataflow_serve.protocol import Column, Rows
+from dataflow_serve.protocol import Cancelled, Column, Rows
 
 COLUMNS = (Column("name", "symbol"), Column("age", "number"), Column("here", "bool"))
 ROWS = Rows(COLUMNS, [("bob", 8, False), ("[ann]", 7, True)], 12)
@@ -153,3 +153,28 @@ def test_documents_of_any_shape_become_trees() -> None:
     shown = target.getvalue()
     assert shown.startswith("reach")
     assert shown.count("get") == 2
+
+
+@pytest.mark.parametrize(
+    ("done", "line"),
+    [
+        (Cancelled("m", ("n", "m"), 12, 6, "path"), "cancelled at iteration 12 of path: n, m"),
+        (Cancelled("m", ("m",), 0, 6), "cancelled: m"),
+    ],
+)
+def test_cancel_says_what_was_ended_and_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], done: Cancelled, line: str
+) -> None:
+    class Database:
+        def __enter__(self) -> "Database":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def cancel(self, name: str) -> Cancelled:
+            assert name == "m"
+            return done
+
+    monkeypatch.setattr(cli, "connect", lambda *_, **__: Database())
+    assert run(monkeypatch, "cancel", "m") == 0
+    assert capsys.readouterr().out.strip() == line

@@ -21,6 +21,8 @@ from dataflow_serve.errors import (
     UnavailableError,
 )
 from dataflow_serve.protocol import (
+    Cancel,
+    Cancelled,
     Change,
     Changes,
     Column,
@@ -85,6 +87,8 @@ async def test_every_request_gets_its_answer() -> None:
                 (Tune({"park_ms": 1}), Tunables({"park_ms": 1})),
                 (Ping(), Pong(13)),
                 (Unregister("m"), Unregistered(14)),
+                (Register("text", None, {"rows": 7}), module),
+                (Cancel("m"), Cancelled("m", ("m",), 3, 15, "knows")),
                 (Shutdown(), Stopping()),
             ]
             for request, answer in dialogue:
@@ -99,6 +103,8 @@ async def test_every_request_gets_its_answer() -> None:
         assert await db.tune(park_ms=1) == {"park_ms": 1}
         assert await db.ping() == 13
         assert await db.unregister("m") == 14
+        assert await db.register("text", limits={"rows": 7}) == module
+        assert (await db.cancel("m")).iteration == 3
         await db.shutdown()
 
 

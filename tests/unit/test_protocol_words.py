@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from dataflow_serve.errors import ConflictError, IncorrectError, LocalProtocolError, RemoteProtocolError
 from dataflow_serve.protocol import (
+    Cancel,
+    Cancelled,
     Change,
     Changes,
     Column,
@@ -65,6 +67,8 @@ REQUESTS: list[Request] = [
     Hello(),
     Hello(token="secret"),
     Register(".decl r(x: symbol)", "m"),
+    Register("", limits={"iterations": 10, "rows": 0}),
+    Cancel("m"),
     Unregister("m"),
     Transact([Change("r", insert=[["a", 1]]), Change("s", delete=[[]])], key="k", wait="visible"),
     Transact([]),
@@ -83,6 +87,8 @@ REPLIES: list[tuple[Request, ReplyBody]] = [
     (Hello(), ServerInfo(1, "dataflow-serve 0.1", 3, 4, 1, 2, 99, "h")),
     (Register(""), Module("m", (RelationInfo("r", "derived", COLUMNS),), 5)),
     (Unregister("m"), Unregistered(6)),
+    (Cancel("m"), Cancelled("m", ("n", "m"), 12, 6, "r")),
+    (Cancel("m"), Cancelled("m", ("m",), 0, 6)),
     (Transact([]), Transacted(7)),
     (Transact([]), Transacted(7, deduplicated=True)),
     (Subscribe("r"), Subscribed(1, COLUMNS, 8, "h")),

@@ -23,6 +23,7 @@ from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel
 from dataflow_serve.dsl import Relation as NamedRelation
 from dataflow_serve.errors import DataflowError
 from dataflow_serve.protocol import (
+    Cancelled,
     Change,
     Column,
     Detached,
@@ -102,14 +103,20 @@ class BlockingClient:
         """Whether there is a connection right now."""
         return self._client.connected
 
-    def register(self, program: str | Program, name: str | None = None) -> Module:
+    def register(
+        self,
+        program: str | Program,
+        name: str | None = None,
+        *,
+        limits: Mapping[str, int] | None = None,
+    ) -> Module:
         """Install a Datalog program, as text or made in Python, on all workers; see `Client.register`.
 
         Raises:
             IncorrectError: an error in the text, with line and column.
             ConflictError: ``name`` belongs to another program, or a relation is declared otherwise already.
         """
-        return self._portal.call(lambda: self._client.register(program, name))
+        return self._portal.call(lambda: self._client.register(program, name, limits=limits))
 
     rel = staticmethod(rel)
 
@@ -139,6 +146,14 @@ class BlockingClient:
             ConflictError: another program depends on it.
         """
         return self._portal.call(lambda: self._client.unregister(name))
+
+    def cancel(self, name: str) -> Cancelled:
+        """End a module and all that depend on it, whatever they are doing; see `Client.cancel`.
+
+        Raises:
+            NotFoundError: no module has that name.
+        """
+        return self._portal.call(lambda: self._client.cancel(name))
 
     @overload
     def transact(

@@ -35,6 +35,8 @@ from dataflow_serve.errors import (
 from dataflow_serve.protocol import (
     Attach,
     Attached,
+    Cancel,
+    Cancelled,
     Change,
     Detach,
     Detached,
@@ -191,8 +193,17 @@ class Client:
 
     # --- what a program does --------------------------------------------------------------------------------
 
-    async def register(self, program: str | Program, name: str | None = None) -> Module:
+    async def register(
+        self,
+        program: str | Program,
+        name: str | None = None,
+        *,
+        limits: Mapping[str, int] | None = None,
+    ) -> Module:
         """Install a Datalog program, as text or made in Python, on all workers, as module ``name``.
+
+        ``limits`` are of ``iterations``, ``rows``, ``bytes`` and ``lag_millis``, instead of the server's own;
+        0 is none. A program that passes one ends with `InterruptedQueryError` for its subscribers.
 
         Returns when every worker has built it; its relations may still be catching up then. The same program
         again is the same module and costs nothing. Cancelling before the server has read the request has no
@@ -202,7 +213,7 @@ class Client:
             IncorrectError: an error in the text, with line and column.
             ConflictError: ``name`` belongs to another program, or a relation is declared otherwise already.
         """
-        return await self._ask(Register(str(program), name), Module)
+        return await self._ask(Register(str(program), name, limits), Module)
 
     rel = staticmethod(rel)
 
@@ -236,6 +247,16 @@ class Client:
             ConflictError: another program depends on it.
         """
         return (await self._ask(Unregister(name), Unregistered)).time
+
+    async def cancel(self, name: str) -> Cancelled:
+        """End a module and all that depend on it, whatever they are doing; where its recursion was.
+
+        Their subscriptions end. Cancelling this call leaves the module ended or not.
+
+        Raises:
+            NotFoundError: no module has that name.
+        """
+        return await self._ask(Cancel(name), Cancelled)
 
     @overload
     async def transact(

@@ -60,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Processes of different generations refuse each other."""
     enable_echo: bool = False
     """Answer ``/echo`` with a WebSocket that echoes, for conformance suites."""
+    enable_faults: bool = False
+    """Let a module ask by its name for something to go wrong in it, for test suites."""
     spin: bool = False
     """Never park: lowest latency, one core a worker."""
     tls_certificate: str | None = None

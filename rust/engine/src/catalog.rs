@@ -5,10 +5,11 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use dataflow_protocol::ids::{RelationId, Time};
-use dataflow_protocol::plan::{InputMode, Plan};
+use dataflow_protocol::plan::{Import, InputMode, Plan};
 use dataflow_protocol::value::Column;
 
 use crate::input::Input;
+use crate::meter::Meter;
 use crate::operators::deliver::Delivery;
 use crate::operators::import::Button;
 use crate::trace::Agent;
@@ -39,6 +40,8 @@ pub struct ModuleInfo {
     pub digest: String,
     /// Relations it declares.
     pub relations: Vec<RelationId>,
+    /// When it was registered: a module of the same name that comes later is another one.
+    pub since: Time,
 }
 
 /// A relation's place in the engine.
@@ -63,6 +66,7 @@ pub(crate) struct Stored {
 pub(crate) struct Module {
     pub(crate) info: Arc<ModuleInfo>,
     pub(crate) plan: Arc<Plan>,
+    pub(crate) meter: Meter,
     /// Dataflows to be dropped with it.
     pub(crate) dataflows: Vec<usize>,
     pub(crate) buttons: Vec<Button>,
@@ -165,6 +169,25 @@ impl Catalog {
             }
         }
         found
+    }
+
+    /// The modules that read a module, directly or not, and itself; each after those that read it.
+    pub(crate) fn readers(&self, module: &str) -> Vec<String> {
+        let mut found: Vec<&Module> = self.modules.get(module).into_iter().collect();
+        let mut next = 0;
+        while let Some(read) = found.get(next).map(|module| &module.info) {
+            next += 1;
+            for other in self.modules.values() {
+                let reads = |import: &Import| read.relations.contains(&import.relation);
+                let new = found.iter().all(|known| known.info.name != other.info.name);
+                if new && other.plan.imports.iter().any(reads) {
+                    found.push(other);
+                }
+            }
+        }
+        // A program is planned when what it reads is there, so it comes later.
+        found.sort_by_key(|module| std::cmp::Reverse(module.info.since));
+        found.into_iter().map(|module| module.info.name.clone()).collect()
     }
 
     /// A hash of what all workers must agree on.

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataflow_protocol::dictionary;
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
@@ -14,11 +15,14 @@ use differential_dataflow::trace::TraceReader;
 use timely::progress::Antichain;
 use timely::worker::Worker;
 
+use crate::budget::Budget;
 use crate::catalog::{Catalog, Module, ModuleInfo, RelationInfo, Shared, Stored};
 use crate::error::EngineError;
 use crate::expr::Project;
 use crate::expr::eval::Dropped;
+use crate::faults::Fault;
 use crate::input::{self, BuiltInput};
+use crate::meter::Meter;
 use crate::operators::arrange::arrange;
 use crate::operators::deliver::{Finished, Interest};
 use crate::operators::import::import;
@@ -27,7 +31,7 @@ use crate::render::{Built, External, joined, order, positions, render};
 use crate::snapshot::{Request, Snapshots};
 use crate::trace::{Agent, View};
 use crate::validate::{Valid, inputs, validate};
-use crate::{EmitBudget, Slice, Stats, Step};
+use crate::{EmitBudget, Figures, Slice, Stats, Step};
 
 /// A worker's engine.
 ///
@@ -38,6 +42,9 @@ pub struct Engine {
     snapshots: Snapshots,
     finished: Finished,
     dropped: Dropped,
+    budget: Budget,
+    /// See [`Self::enable_faults`].
+    faults: bool,
     /// The last time whose commands have all been applied.
     applied: Time,
     /// Relations of the groups touched since the last advance.
@@ -67,6 +74,8 @@ impl Engine {
             snapshots: Snapshots::new(worker),
             finished: Rc::new(RefCell::new(Vec::new())),
             dropped: Rc::new(Cell::new(0)),
+            budget: Budget::default(),
+            faults: false,
             applied: 0,
             advancing: Vec::new(),
             active: BTreeMap::new(),
@@ -127,7 +136,8 @@ impl Engine {
             let Some(mode) = &relation.input else { continue };
             let deliver_as = (!defined.contains(&local)).then_some((ids[local], &self.finished));
             let width = relation.columns.len();
-            let built = input::build(worker, &relation.name, mode, width, time, deliver_as);
+            let meter = Meter::new(self.budget.clone(), Rc::clone(&self.dropped), None);
+            let built = input::build(worker, &relation.name, mode, width, time, deliver_as, &meter);
             self.store_input(plan, local, ids[local], built);
         }
         let mut dataflows: Vec<usize> = (first_dataflow..worker.next_dataflow_index()).collect();
@@ -140,12 +150,14 @@ impl Engine {
             uses.push((resolve(relation), key));
         }
         let mut buttons = Vec::new();
+        let fault = self.faults.then(|| Fault::of(&plan.name)).flatten();
+        let meter = Meter::new(self.budget.clone(), Rc::clone(&self.dropped), fault);
         if !defined.is_empty() {
             let externals = self.externals(plan, &ids);
             dataflows.push(worker.next_dataflow_index());
-            let (finished, dropped) = (Rc::clone(&self.finished), Rc::clone(&self.dropped));
+            let finished = Rc::clone(&self.finished);
             let built = worker.dataflow_named(&format!("Program {}", plan.name), |scope| {
-                render(scope, valid, time, &ids, externals, &finished, &dropped)
+                render(scope, valid, time, &ids, externals, &finished, &meter)
             });
             buttons = self.store_derived(valid, &ids, built);
         }
@@ -153,8 +165,9 @@ impl Engine {
             name: plan.name.clone(),
             digest: plan.digest.clone(),
             relations: ids.clone(),
+            since: time,
         });
-        let module = Module { info, plan: Arc::new(plan.clone()), dataflows, buttons, uses };
+        let module = Module { info, meter, plan: Arc::new(plan.clone()), dataflows, buttons, uses };
         self.catalog.modules.insert(plan.name.clone(), module);
         self.catalog.regroup();
         ids.iter().for_each(|&id| self.touch_group(id, time, true));
@@ -245,10 +258,11 @@ impl Engine {
         let dataflow = worker.next_dataflow_index();
         let name = format!("Arrangement {} by {key:?}", stored.info.name);
         let base: &mut Agent<u64> = &mut stored.base;
+        let meter = Meter::new(self.budget.clone(), Rc::clone(&self.dropped), None);
         let (agent, button) = worker.dataflow_named(&name, |scope| {
             let (arranged, button) = import(base, scope, "Import", time);
-            let rows = flatten(&arranged, "Permute", Project::columns(columns));
-            (arrange(rows, "Arrange", key.len()).trace, button)
+            let rows = flatten(&arranged, "Permute", Project::columns(columns), &meter);
+            (arrange(rows, "Arrange", key.len(), &meter).trace, button)
         });
         self.catalog.shared.insert(index, Shared { agent, button, dataflow, users: 1 });
     }
@@ -295,6 +309,63 @@ impl Engine {
             ))),
             _ => Ok(module),
         }
+    }
+
+    /// Removes a module and all that depend on it, readers before what they read; those removed, in that order. None if
+    /// the module that came at `since` isn't there any more, which is as well.
+    pub fn interrupt(
+        &mut self,
+        worker: &mut Worker,
+        _time: Time,
+        name: &str,
+        since: Time,
+    ) -> Vec<Arc<ModuleInfo>> {
+        if self.catalog.modules.get(name).is_none_or(|module| module.info.since != since) {
+            return Vec::new();
+        }
+        let mut gone = Vec::new();
+        for name in self.catalog.readers(name) {
+            if let Some(module) = self.catalog.modules.remove(&name) {
+                gone.push(Arc::clone(&module.info));
+                self.drop_module(worker, module);
+            }
+        }
+        gone
+    }
+
+    /// This worker's share of a module.
+    pub fn figures(&self, module: &str) -> Option<Figures> {
+        self.catalog.modules.get(module).map(|module| module.meter.figures())
+    }
+
+    /// A time that every worker has finished for all relations of a module.
+    pub fn module_finished(&self, module: &str) -> Option<Time> {
+        let module = self.catalog.modules.get(module)?;
+        module.info.relations.iter().filter_map(|relation| self.finished(*relation)).min()
+    }
+
+    /// The last time at which a module had something to do.
+    pub fn module_touched(&self, module: &str) -> Option<Time> {
+        let stored = |relation: &RelationId| self.catalog.relations.get(relation);
+        let relations = &self.catalog.modules.get(module)?.info.relations;
+        Some(
+            relations.iter().filter_map(stored).map(|stored| self.catalog.touched(stored)).max().unwrap_or(0),
+        )
+    }
+
+    /// The first relation of a module that has something to do.
+    pub fn unfinished(&self, module: &str) -> Option<String> {
+        let relations = &self.catalog.modules.get(module)?.info.relations;
+        let mut stored = relations.iter().filter_map(|relation| self.catalog.relations.get(relation));
+        let unfinished =
+            stored.find(|s| self.finished(s.info.id).is_some_and(|time| time < self.catalog.touched(s)));
+        unfinished.map(|stored| stored.info.name.clone())
+    }
+
+    /// From now on a module may ask by its name for something to go wrong in it: `fault:expression…` for a panic in an
+    /// expression, `fault:operator…` for one outside. For tests.
+    pub fn enable_faults(&mut self) {
+        self.faults = true;
     }
 
     /// Drops what a module holds: readers before what they read, handles before dataflows.
@@ -403,6 +474,22 @@ impl Engine {
                 input.advance(time);
             }
         }
+    }
+
+    /// A step of the dataflows comes next, in which operators that can pause shall take `time` together. Not a command:
+    /// workers may differ.
+    pub fn begin_step(&mut self, time: Duration) {
+        self.budget.begin(time);
+    }
+
+    /// How often operators have paused in the middle of their work.
+    pub fn pauses(&self) -> u64 {
+        self.budget.pauses()
+    }
+
+    /// The longest piece of work without a pause, by kind of operator.
+    pub fn longest_work(&self) -> impl IntoIterator<Item = (&'static str, Duration)> + use<> {
+        self.budget.longest()
     }
 
     /// Work that belongs to no dataflow: compaction, snapshots. `true` if there is more within reach.

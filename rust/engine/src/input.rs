@@ -12,6 +12,7 @@ use timely::dataflow::operators::core::input::Handle;
 use timely::worker::Worker;
 
 use crate::container::Updates;
+use crate::meter::Meter;
 use crate::operators::arrange::{arrange, arrange_with, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
 use crate::render::order;
@@ -50,6 +51,7 @@ pub(crate) fn build(
     width: usize,
     time: Time,
     deliver_as: Option<(RelationId, &Finished)>,
+    meter: &Meter,
 ) -> BuiltInput {
     let key = match mode {
         InputMode::Upsert(key) => key.clone(),
@@ -62,19 +64,25 @@ pub(crate) fn build(
         handle.advance_to(time + 1);
         let rows = stream.as_collection();
         let arranged = match mode {
-            InputMode::Raw => arrange(rows, name, width),
+            InputMode::Raw => arrange(rows, name, width, meter),
             InputMode::Set | InputMode::Upsert(_) => {
                 let prior = Prior::default();
                 let fold = LastWrite { key_width, val_width: width - key_width };
-                let arranged = arrange_with(rows, name, key_width, FoldBatcher::new(fold, prior.clone()));
+                let arranged = arrange_with(
+                    rows,
+                    name,
+                    key_width,
+                    FoldBatcher::new(fold, prior.clone(), meter.budget()),
+                    meter,
+                );
                 prior.set(arranged.trace.clone());
                 arranged
             }
         };
         let agent = arranged.trace.clone();
         let columns = crate::render::positions(&arranged_as, width);
-        let delivery =
-            deliver_as.map(|(id, finished)| deliver(&readable(arranged), id, columns, Rc::clone(finished)));
+        let delivery = deliver_as
+            .map(|(id, finished)| deliver(&readable(arranged), id, columns, Rc::clone(finished), meter));
         (handle, agent, delivery)
     });
     let input = Input { handle, mode: mode.clone(), order: order.clone(), key_width, origin, position: 0 };

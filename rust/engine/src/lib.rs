@@ -8,15 +8,21 @@
 //! * [`catalog`]: what is registered; equal on all workers.
 //! * [`validate`], [`render`]: from a plan to a dataflow. [`input`]: how transacted rows enter.
 //! * [`operators`], [`expr`]: what dataflows are made of.
+//! * [`budget`]: how long they go on within a step. [`meter`], [`limits`]: what they report
+//!   meanwhile. [`faults`]: what goes wrong in them, for tests.
 //! * [`trace`], [`container`]: arrangements and updates, flat (ADR 0003).
 //! * [`snapshot`]: contents as of a time, for those who come late.
 
+mod budget;
 mod catalog;
 mod container;
 mod engine;
 mod error;
 mod expr;
+mod faults;
 mod input;
+mod limits;
+mod meter;
 mod operators;
 mod render;
 mod snapshot;
@@ -30,6 +36,7 @@ use serde::{Deserialize, Serialize};
 pub use catalog::{ModuleInfo, RelationInfo};
 pub use engine::{Engine, Registered};
 pub use error::EngineError;
+pub use limits::Figures;
 
 /// Rows with the copies of each added or removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,10 +10,10 @@ mod fuzzing;
 use std::collections::BTreeSet;
 
 use dataflow_engine::{EmitBudget, Engine, EngineError};
+use dataflow_protocol::dictionary;
 use dataflow_protocol::ids::WorkerIndex;
 use dataflow_protocol::plan::*;
 use dataflow_protocol::rows::RowBuf;
-use dataflow_protocol::symbols;
 use dataflow_protocol::value::{Column, Type, from_bool, from_float, from_number};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -89,7 +89,7 @@ fn word(value: &Value) -> u64 {
         Value::Unsigned(number) => *number,
         Value::Float(bits) => from_float(f64::from_bits(*bits)),
         Value::Bool(truth) => from_bool(*truth),
-        Value::Symbol(text) => symbols::announced(text).expect("no two of these collide"),
+        Value::Symbol(text) => dictionary::announced(text.as_str()).expect("no two of these collide"),
     }
 }
 
@@ -271,8 +271,7 @@ impl Maker<'_> {
     }
 
     fn relation(&mut self, types: &[Type], input: Option<InputMode>) -> usize {
-        let columns =
-            types.iter().enumerate().map(|(at, &ty)| Column { name: format!("c{at}"), ty }).collect();
+        let columns = types.iter().enumerate().map(|(at, &ty)| Column::new(format!("c{at}"), ty)).collect();
         let name = format!("r{}", self.plan.relations.len());
         self.plan.relations.push(Relation { name, columns, input, output: true });
         self.plan.relations.len() - 1
@@ -330,6 +329,7 @@ fn empty(name: &str) -> Plan {
         name: name.into(),
         digest: name.into(),
         imports: Vec::new(),
+        types: Vec::new(),
         relations: Vec::new(),
         nodes: Vec::new(),
         strata: Vec::new(),
@@ -375,7 +375,7 @@ fn exercise(worker: &mut Worker, choices: &[u32]) -> Result<bool, EngineError> {
     let mut engine = Engine::new(worker);
     let mut base = empty("base");
     let types = [Type::Number, Type::Symbol, Type::Number];
-    let columns = types.iter().enumerate().map(|(at, &ty)| Column { name: format!("c{at}"), ty }).collect();
+    let columns = types.iter().enumerate().map(|(at, &ty)| Column::new(format!("c{at}"), ty)).collect();
     base.relations.push(Relation {
         name: "base".into(),
         columns,

@@ -63,6 +63,11 @@ const REQUESTS: &[(&str, &str)] = &[
     ("register", r#"{"id":7,"op":"register","program":".decl a(x: number)\n.input a","name":"m"}"#),
     ("register without a name", r#"{"id":7,"op":"register","program":".decl a(x: number)\n.input a"}"#),
     ("unregister", r#"{"id":7,"op":"unregister","name":"m"}"#),
+    (
+        "register with limits",
+        r#"{"id":7,"op":"register","program":".decl a(x: number)\n.input a","limits":{"iterations":1000,"rows":0,"bytes":1048576,"lag_millis":60000}}"#,
+    ),
+    ("cancel", r#"{"id":7,"op":"cancel","name":"m"}"#),
     ("transact nothing", r#"{"id":7,"op":"transact","changes":[]}"#),
     (
         "transact",

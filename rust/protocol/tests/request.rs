@@ -9,7 +9,8 @@ use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::request::{
-    Decoded, Op, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Slow, Wait, decode,
+    Decoded, Op, QueryLimits, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Slow, Wait,
+    decode,
 };
 use dataflow_protocol::rows::RowBuf;
 use dataflow_protocol::value::{Word, from_bool, from_float, from_number};
@@ -46,8 +47,17 @@ fn every_op_is_read_with_its_fields() {
         );
         assert_eq!(
             request(r#"{"id":1,"op":"register","program":".decl","name":null}"#),
-            Request::Register { program: ".decl".into(), name: None }
+            Request::Register { program: ".decl".into(), name: None, limits: None }
         );
+        assert_eq!(
+            request(r#"{"op":"register","program":"","limits":{"iterations":9,"rows":0,"bytes":null}}"#),
+            Request::Register {
+                program: String::new(),
+                name: None,
+                limits: Some(QueryLimits { iterations: Some(9), rows: Some(0), ..QueryLimits::default() })
+            }
+        );
+        assert_eq!(request(r#"{"name":"m","op":"cancel"}"#), Request::Cancel { name: "m".into() });
         assert_eq!(request(r#"{"op":"unregister","name":"m"}"#), Request::Unregister { name: "m".into() });
         assert_eq!(request(r#"{"sub":7,"op":"unsubscribe"}"#), Request::Unsubscribe { sub: 7 });
         assert_eq!(request(r#"{"op":"status"}"#), Request::Status);

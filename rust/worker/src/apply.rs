@@ -7,18 +7,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dataflow_engine::{EngineError, Registered};
+use dataflow_engine::{EngineError, ModuleInfo, Registered};
 use dataflow_protocol::dictionary;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
 use dataflow_protocol::plan::Plan;
-use dataflow_protocol::request::Wait;
+use dataflow_protocol::request::{QueryLimits, Wait};
 use dataflow_protocol::shape::{Described, described};
 use dataflow_protocol::value::Column;
 use serde::Serialize;
 
 use crate::catalog::RelationReply;
-use crate::command::{Command, Element, Letter, Report, Ticket, Transaction, tuned};
+use crate::command::{Command, Element, Letter, Report, Share, Ticket, Transaction, tuned};
 use crate::connections::Connections;
 use crate::keys::Verdict;
 use crate::member::{Done, Member, Own, OwnTransaction, Pending, Visible, learn};
@@ -150,7 +150,9 @@ impl Member {
     fn command(&mut self, time: Time, origin: WorkerIndex, command: &Command, net: &mut Connections) {
         let own = origin == self.index();
         match command {
-            Command::Register { ticket, plan } => self.install(time, origin, *ticket, plan, net),
+            Command::Register { ticket, plan, limits } => {
+                self.install(time, origin, *ticket, plan, *limits, net);
+            }
             Command::Unregister { ticket, name } => self.uninstall(time, origin, *ticket, name, net),
             Command::Subscribe { ticket, relation } => {
                 let known = self.catalog.contains(*relation);
@@ -178,10 +180,15 @@ impl Member {
                     self.contents_begin(time, *ticket, known, net);
                 }
             }
+            Command::Cancel { ticket, name } => self.cancelled(time, origin, *ticket, name, net),
+            Command::Interrupt { module, since, why } => {
+                self.interrupt_module(time, module, *since, why, net);
+            }
+            Command::Quarantine { digests } => self.quarantined.extend(digests.iter().cloned()),
             Command::Status { ticket } => {
-                let report = self.report(net);
+                let (report, shares) = (self.report(net), self.shares());
                 let sources = if self.local == 0 { self.process.sources() } else { Vec::new() };
-                self.mail.send(origin, Letter::Report(*ticket, report, sources));
+                self.mail.send(origin, Letter::Report(*ticket, report, shares, sources));
             }
             Command::Attach { ticket, name } => self.attached(time, origin, *ticket, name, net),
             Command::Detach { ticket, name } => self.detached(origin, *ticket, name, net),
@@ -197,16 +204,16 @@ impl Member {
         origin: WorkerIndex,
         ticket: Ticket,
         plan: &str,
+        limits: Option<QueryLimits>,
         net: &mut Connections,
     ) {
         let result = serde_json::from_str::<Plan>(plan)
             .map_err(|error| EngineError::Invalid(format!("the plan is malformed: {error}")))
-            .and_then(|plan| {
-                let registered = self.engine.register(&mut self.worker, time, &plan)?;
-                Ok((plan, registered))
-            });
+            .and_then(|plan| Ok((self.build(time, &plan)?, plan)));
         match result {
-            Ok((plan, registered)) => {
+            Ok((registered, plan)) => {
+                let workers = self.peers();
+                self.watch.add(&registered.name, time, &plan.digest, origin, limits, workers);
                 self.catalog_grew(time, &plan, &registered);
                 net.publish(&self.catalog);
                 let relations = registered.relations.iter().map(|r| RelationReply::new(r)).collect();
@@ -224,6 +231,23 @@ impl Member {
         if self.local == 0 {
             tracing::info!(time, module, "{what}");
         }
+    }
+
+    /// Builds a program that isn't quarantined. Should the worker panic meanwhile, or until the program has been
+    /// computed, the program is suspected.
+    fn build(&mut self, time: Time, plan: &Plan) -> Result<Registered, EngineError> {
+        if self.quarantined.contains(&plan.digest) {
+            return Err(EngineError::Conflict(format!(
+                "module {:?} is quarantined: the cluster fell each time it was computed",
+                plan.name
+            )));
+        }
+        self.process.quarantine.begin(&plan.digest);
+        let registered = self.engine.register(&mut self.worker, time, plan);
+        if !registered.as_ref().is_ok_and(|registered| registered.fresh) {
+            self.process.quarantine.computed(&plan.digest);
+        }
+        registered
     }
 
     fn catalog_grew(&mut self, time: Time, plan: &Plan, registered: &Registered) {
@@ -255,11 +279,13 @@ impl Member {
 
     /// A plan made against a catalog that has changed since is made anew, a few times.
     fn not_installed(&mut self, ticket: Ticket, error: &EngineError, net: &mut Connections) {
-        let Some(Pending::Register { caller, program, name, attempts }) = self.pending.remove(&ticket) else {
+        let Some(Pending::Register { caller, program, name, limits, attempts }) =
+            self.pending.remove(&ticket)
+        else {
             return;
         };
         if matches!(error, EngineError::Stale(_)) && attempts < self.tunables.replans {
-            return self.plan(ticket, caller, program, name, attempts + 1, net);
+            return self.plan(ticket, caller, program, name, limits, attempts + 1, net);
         }
         net.error(&caller, &body(error));
         net.resume(caller.connection, ticket);
@@ -273,19 +299,19 @@ impl Member {
         name: &str,
         net: &mut Connections,
     ) {
-        let modules = || self.engine.modules().iter().map(|module| module.name.clone()).collect::<Vec<_>>();
-        let before = if self.local == 0 { modules() } else { Vec::new() };
+        let module = self.engine.relation(name).map_or_else(|| name.to_owned(), |found| found.module.clone());
+        let module = if self.engine.figures(name).is_some() { name.to_owned() } else { module };
         match self.engine.unregister(&mut self.worker, time, name) {
             Ok(relations) => {
                 let version = self.catalog.remove(&relations);
                 self.tell_log(time, "unregistered", name);
                 net.publish(&self.catalog);
-                relations.iter().for_each(|relation| self.end_relation(*relation, net));
+                relations.iter().for_each(|relation| self.end_relation(*relation, None, net));
+                if let Some(digest) = self.watch.remove(&module) {
+                    self.process.quarantine.computed(&digest);
+                }
                 if self.local == 0 {
-                    let after = self.engine.modules();
-                    let gone = |name: &String| after.iter().all(|module| module.name != *name);
-                    let modules = before.into_iter().filter(gone).collect();
-                    self.process.tell(Event::Unregistered { version, modules, relations });
+                    self.process.tell(Event::Unregistered { version, modules: vec![module], relations });
                 }
                 self.acknowledge(origin, ticket, Done::Unregistered { time });
             }
@@ -300,12 +326,18 @@ impl Member {
     }
 
     /// A relation is gone: ends what clients of this worker still wanted of it.
-    fn end_relation(&mut self, relation: RelationId, net: &mut Connections) {
-        self.subscriptions.end_relation(relation, net);
+    pub(crate) fn end_relation(
+        &mut self,
+        relation: RelationId,
+        why: Option<&ErrorBody>,
+        net: &mut Connections,
+    ) {
+        self.subscriptions.end_relation(relation, why, net);
         self.pending.retain(|_, pending| match pending {
             Pending::Read(read) if read.relation.id == relation => {
-                let message = format!("relation {:?} was unregistered", read.relation.name);
-                net.error(&read.caller, &ErrorBody::not_found(message));
+                let unregistered =
+                    || ErrorBody::not_found(format!("relation {:?} was unregistered", read.relation.name));
+                net.error(&read.caller, &why.cloned().unwrap_or_else(unregistered));
                 false
             }
             _ => true,
@@ -313,12 +345,13 @@ impl Member {
     }
 
     /// Tells the owner that this worker has applied its command; the owner itself keeps what it will reply.
-    fn acknowledge(&mut self, origin: WorkerIndex, ticket: Ticket, done: Done) {
+    pub(crate) fn acknowledge(&mut self, origin: WorkerIndex, ticket: Ticket, done: Done) {
         if origin == self.index() {
             let caller = match self.pending.remove(&ticket) {
                 Some(
                     Pending::Register { caller, .. }
                     | Pending::Unregister { caller }
+                    | Pending::Cancel { caller }
                     | Pending::Tune { caller },
                 ) => caller,
                 _ => return,
@@ -378,6 +411,19 @@ impl Member {
             updates: held.updates as u64,
             trace_bytes: held.bytes as u64,
         }
+    }
+
+    /// This worker's shares of all modules.
+    fn shares(&self) -> Vec<Share> {
+        let share = |module: Arc<ModuleInfo>| {
+            let touched = self.engine.module_touched(&module.name);
+            Some(Share {
+                figures: self.engine.figures(&module.name)?,
+                computing: self.engine.module_finished(&module.name) < touched,
+                module: module.name.clone(),
+            })
+        };
+        self.engine.modules().into_iter().filter_map(share).collect()
     }
 
     fn tuned(&mut self, origin: WorkerIndex, ticket: Ticket, values: &[(String, u64)]) {

@@ -4,13 +4,16 @@
 //! them when the header comes back in sequenced order. Everything here crosses processes in timely's own encoding,
 //! which knows neither skipped nor tagged fields; a plan therefore travels as the document it arrived as.
 
+use dataflow_engine::Figures;
 use dataflow_protocol::dictionary::Content;
 use dataflow_protocol::ids::{RelationId, Time};
+use dataflow_protocol::request::QueryLimits;
 use dataflow_protocol::value::Word;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Tunables;
 use crate::keys::Key;
+use crate::limits::Interruption;
 
 /// Names a request at its owner; not unique beyond that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,6 +55,8 @@ pub enum Command {
         ticket: Ticket,
         /// The plan document, JSON.
         plan: String,
+        /// Its own limits, where it has some.
+        limits: Option<QueryLimits>,
     },
     /// Drops a program; acknowledged like [`Command::Register`].
     Unregister {
@@ -82,6 +87,27 @@ pub enum Command {
         relation: RelationId,
         /// Columns that must have these values.
         filter: Vec<(usize, Word)>,
+    },
+    /// Ends a module and all that depend on it; acknowledged like [`Command::Register`].
+    Cancel {
+        /// Of the request.
+        ticket: Ticket,
+        /// The module.
+        name: String,
+    },
+    /// The same by a worker that has noticed a reason. Nobody waits for it; no effect if the module is gone.
+    Interrupt {
+        /// The module.
+        module: String,
+        /// When it was registered: one of the same name may have come since.
+        since: Time,
+        /// The reason.
+        why: Interruption,
+    },
+    /// Programs that aren't to be built: the cluster fell over them in earlier generations.
+    Quarantine {
+        /// Of the programs.
+        digests: Vec<String>,
     },
     /// Every worker reports to the owner ([`Letter::Report`]).
     Status {
@@ -123,9 +149,22 @@ pub enum Letter {
     Done(Ticket, u64),
     /// A source has ended: the time of its last transaction, and what it had to leave behind.
     Detached(Ticket, Time, Vec<String>),
-    /// What the sender has to say about itself, and, if it speaks for its process, about the sources there, each a
-    /// JSON document.
-    Report(Ticket, Report, Vec<String>),
+    /// What the sender has to say about itself, its share of every module, and, if it speaks for its process, about
+    /// the sources there, each a JSON document.
+    Report(Ticket, Report, Vec<Share>, Vec<String>),
+    /// The sender's rows and bytes of the module of this name and time, to the worker that adds them up.
+    Share(String, Time, u64, u64),
+}
+
+/// A worker's share of a module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Which.
+    pub module: String,
+    /// What it holds, and how far it is.
+    pub figures: Figures,
+    /// Whether it has something to do.
+    pub computing: bool,
 }
 
 /// A worker's own figures.

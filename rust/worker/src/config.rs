@@ -28,6 +28,8 @@ pub struct Config {
     pub generation: u64,
     /// Answers `/echo` with a WebSocket that echoes, for conformance suites.
     pub enable_echo: bool,
+    /// Lets a module ask by its name for something to go wrong in it, for test suites.
+    pub enable_faults: bool,
     /// Starts with [`Tunables::spin_micros`] at its greatest: never parks, at the price of one core a worker.
     pub spin: bool,
     /// Requests that may wait for Python; more are answered `busy`.
@@ -54,6 +56,7 @@ impl Default for Config {
             secret: None,
             generation: 0,
             enable_echo: false,
+            enable_faults: false,
             spin: false,
             control_queue: 1024,
             limits: Limits::default(),
@@ -129,6 +132,12 @@ tunables! {
     /// Whether a worker may move the three budgets above and below within a factor of 16, by what has to wait: 0 or 1.
     /// Default 0.
     adaptive = 0, 0;
+    /// Rows of transactions that a worker sends out at one time; further transactions get the next time, so that no step of the
+    /// dataflows has much more to do at once. A single transaction is never divided. Default 16,384.
+    max_rows_per_time = 1 << 14, 1;
+    /// Microseconds that operators which can pause (joins, filters, projections) may go on in one step, all of them
+    /// together; each gets its share. Default 1,000.
+    operator_micros = 1_000, 1;
     /// Rows looked at for snapshots and reads in a turn. Default 32,768.
     emit_rows = 1 << 15, 1;
     /// Rows looked at for one snapshot or read before it is the next one's turn. Default 8,192.
@@ -157,6 +166,17 @@ tunables! {
     transaction_rows = 1 << 20, 1;
     /// Idempotency keys remembered. Default 1 Mi.
     key_retain = 1 << 20, 0;
+    /// Iterations that a recursion may take; the module is ended with `interrupted` then, and so are those that depend on
+    /// it. `limits` in `register` says otherwise for one module, also of the three below. 0: no limit. Default 1 Mi.
+    query_iterations = 1 << 20, 0;
+    /// Rows that a module's dataflow may hold on all workers, intermediate results included; ended beyond. 0: no limit.
+    /// Default 1 Gi.
+    query_rows = 1 << 30, 0;
+    /// Bytes that a module's dataflow may hold on all workers; ended beyond. 0: no limit. Default 8 GiB.
+    query_bytes = 8 << 30, 0;
+    /// Milliseconds that a module may be behind what was transacted, or take for its first computation; ended beyond. 0:
+    /// no limit. Default 600,000.
+    query_lag_millis = 600_000, 0;
     /// Times a program is planned again, when the catalog has changed under it, before `conflict`. Default 5.
     replans = 5, 0;
 }

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use dataflow_engine::EmitBudget;
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
+use dataflow_protocol::request::Op;
 use serde::Serialize;
 
 use crate::catalog::RelationReply;
-use crate::command::{Command, Letter, Report, Ticket};
+use crate::command::{Command, Letter, Report, Share, Ticket};
 use crate::config::Tunables;
 use crate::connections::{Caller, Connections};
-use crate::member::{Member, Pending};
+use crate::member::{Member, Pending, Reported};
 
 #[derive(Serialize)]
 struct Status<'a> {
@@ -19,6 +20,8 @@ struct Status<'a> {
     clients: u64,
     relations: Vec<RelationStatus>,
     sources: Vec<serde_json::Value>,
+    modules: Vec<ModuleStatus<'a>>,
+    interrupted: Vec<Ended<'a>>,
     time: Time,
     history: &'a str,
     server: &'static str,
@@ -39,6 +42,39 @@ struct RelationStatus {
     relation: RelationReply,
     module: String,
     finished: Option<Time>,
+}
+
+/// A module on all workers together.
+#[derive(Default, Serialize)]
+struct ModuleStatus<'a> {
+    name: &'a str,
+    rows: u64,
+    bytes: u64,
+    iteration: u64,
+    computing: bool,
+}
+
+impl<'a> ModuleStatus<'a> {
+    fn all(reports: &'a [(WorkerIndex, Report, Vec<Share>)]) -> Vec<Self> {
+        let mut all: BTreeMap<&str, ModuleStatus<'a>> = BTreeMap::new();
+        for share in reports.iter().flat_map(|(.., shares)| shares) {
+            let status = all.entry(&share.module).or_default();
+            status.name = &share.module;
+            status.rows += share.figures.rows;
+            status.bytes += share.figures.bytes;
+            status.iteration = status.iteration.max(share.figures.iteration);
+            status.computing |= share.computing;
+        }
+        all.into_values().collect()
+    }
+}
+
+/// A module that was ended before its time.
+#[derive(Serialize)]
+struct Ended<'a> {
+    time: Time,
+    module: &'a str,
+    message: &'a str,
 }
 
 impl Member {
@@ -71,6 +107,7 @@ impl Member {
                 read.finish(net, max_message_bytes);
             }
         }
+        self.watch();
         self.subscriptions.catch_up(net, &self.tunables);
         for relation in self.subscriptions.take_given_up() {
             let ticket = self.ticket();
@@ -122,21 +159,18 @@ impl Member {
             match letter {
                 Letter::Done(ticket, digest) => self.acknowledged(ticket, digest, net),
                 Letter::Detached(ticket, time, left) => self.detach_done(ticket, time, &left, net),
-                Letter::Report(ticket, report, sources) => {
-                    self.reported(ticket, (from, report), sources, net);
+                Letter::Report(ticket, report, shares, sources) => {
+                    self.reported(ticket, (from, report, shares), sources, net);
+                }
+                Letter::Share(module, since, rows, bytes) => {
+                    self.shared(from, &module, since, rows, bytes);
                 }
             }
         }
         any
     }
 
-    fn reported(
-        &mut self,
-        ticket: Ticket,
-        report: (WorkerIndex, Report),
-        of_sources: Vec<String>,
-        net: &mut Connections,
-    ) {
+    fn reported(&mut self, ticket: Ticket, report: Reported, of_sources: Vec<String>, net: &mut Connections) {
         let peers = self.peers();
         let Some(Pending::Status { reports, sources, .. }) = self.pending.get_mut(&ticket) else { return };
         reports.push(report);
@@ -145,19 +179,14 @@ impl Member {
             return;
         }
         if let Some(Pending::Status { caller, mut reports, sources }) = self.pending.remove(&ticket) {
-            reports.sort_by_key(|(worker, _)| *worker);
+            reports.sort_by_key(|(worker, ..)| *worker);
             self.status(&caller, &reports, &sources, net);
         }
     }
 
-    fn status(
-        &self,
-        caller: &Caller,
-        reports: &[(WorkerIndex, Report)],
-        sources: &[String],
-        net: &mut Connections,
-    ) {
-        let sum = |figure: fn(&Report) -> u64| reports.iter().map(|(_, report)| figure(report)).sum::<u64>();
+    fn status(&self, caller: &Caller, reports: &[Reported], sources: &[String], net: &mut Connections) {
+        let sum =
+            |figure: fn(&Report) -> u64| reports.iter().map(|(_, report, _)| figure(report)).sum::<u64>();
         let relation = |info: &std::sync::Arc<dataflow_engine::RelationInfo>| RelationStatus {
             relation: RelationReply::new(info),
             module: info.module.clone(),
@@ -165,10 +194,11 @@ impl Member {
         };
         let grant = net.grant(caller.connection);
         let shown = |name: &str| grant.as_ref().is_some_and(|grant| grant.reaches(name));
+        let all = grant.as_ref().is_some_and(|grant| grant.for_everything(Op::Status).is_ok());
         let status = Status {
             workers: reports
                 .iter()
-                .map(|(worker, report)| WorkerStatus { worker: worker.0, report })
+                .map(|(worker, report, _)| WorkerStatus { worker: worker.0, report })
                 .collect(),
             clients: sum(|report| report.clients),
             sources: sources
@@ -182,6 +212,13 @@ impl Member {
                 .iter()
                 .filter(|info| shown(&info.name))
                 .map(relation)
+                .collect(),
+            modules: if all { ModuleStatus::all(reports) } else { Vec::new() },
+            interrupted: self
+                .watch
+                .ended()
+                .filter(|_| all)
+                .map(|(time, module, message)| Ended { time: *time, module, message })
                 .collect(),
             time: self.applied,
             history: &self.history,

@@ -11,6 +11,7 @@
 //! * [`access`]: who may do what.
 //! * [`host`]: starts and stops a process's workers; [`process`]: what they share, events for Python among it;
 //!   `mesh`, `formation`: how processes become a cluster.
+//! * [`limits`]: what a query may use, and its end; `quarantine`: programs that the cluster fell over.
 //! * `http`, [`metrics`]: what browsers, probes and Prometheus find; `timeline`: when times were applied.
 
 pub mod access;
@@ -31,6 +32,7 @@ pub mod host;
 mod http;
 mod io;
 pub mod keys;
+pub mod limits;
 pub mod mail;
 mod member;
 mod mesh;
@@ -38,6 +40,7 @@ pub mod metrics;
 mod pace;
 mod panics;
 pub mod process;
+mod quarantine;
 mod reads;
 mod requests;
 mod run;

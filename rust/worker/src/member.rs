@@ -3,7 +3,7 @@
 //! What the client's side of the loop knows is split over three files: `requests` takes them in, `apply` carries out
 //! what the sequencer released, `emit` gives results to those who wait for them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,17 @@ use dataflow_engine::{Engine, RelationInfo, Stats};
 use dataflow_protocol::dictionary::{self, Collision, Content};
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
-use dataflow_protocol::request::{Change, Wait};
+use dataflow_protocol::request::{Change, QueryLimits, Wait};
 use dataflow_protocol::shape::described;
 use timely::worker::Worker;
 
 use crate::catalog::{Catalog, RelationReply};
-use crate::command::{Command, Element, Letter, Report, Ticket};
+use crate::command::{Command, Element, Letter, Report, Share, Ticket};
 use crate::config::Tunables;
 use crate::connections::{Caller, Connections};
 use crate::feeding::{Fed, Feeds};
 use crate::keys::KeyTable;
+use crate::limits::{Cancelled, Watch};
 use crate::mail::Mail;
 use crate::metrics::{ClientFigures, NAMED_CLIENTS, Published, RelationFigures, WorkerMetrics};
 use crate::process::Process;
@@ -59,16 +60,27 @@ pub(crate) struct Visible {
     pub(crate) relations: Vec<RelationId>,
 }
 
+/// What a worker said of itself, and of its share of every module.
+pub(crate) type Reported = (WorkerIndex, Report, Vec<Share>);
+
 /// What a client of this worker waits for.
 pub(crate) enum Pending {
     /// A plan, or the plan's place in the order.
-    Register { caller: Caller, program: String, name: Option<String>, attempts: u64 },
+    Register {
+        caller: Caller,
+        program: String,
+        name: Option<String>,
+        limits: Option<QueryLimits>,
+        attempts: u64,
+    },
     /// The place in the order of a removal.
     Unregister { caller: Caller },
     /// The other workers' acknowledgements; this one has applied it.
     Acknowledged { caller: Caller, done: Done },
     /// Reports of all workers.
-    Status { caller: Caller, reports: Vec<(WorkerIndex, Report)>, sources: Vec<String> },
+    Status { caller: Caller, reports: Vec<Reported>, sources: Vec<String> },
+    /// The place in the order of the end of a module.
+    Cancel { caller: Caller },
     /// New tunables' place in the order.
     Tune { caller: Caller },
     /// The place in the order of the end of a subscription.
@@ -91,6 +103,7 @@ pub(crate) enum Pending {
 pub(crate) enum Done {
     Registered { name: String, relations: Vec<RelationReply>, time: Time },
     Unregistered { time: Time },
+    Cancelled(Cancelled),
     Tuned(Tunables),
 }
 
@@ -132,6 +145,13 @@ pub(crate) struct Member {
     /// Digests of the catalog with which workers have acknowledged.
     acknowledgements: HashMap<Ticket, Vec<u64>>,
     pub(crate) subscriptions: Subscriptions,
+    pub(crate) watch: Watch,
+    /// The longest step of the dataflows so far.
+    pub(crate) longest_step: Duration,
+    /// Rows of the transactions that go out with this turn.
+    pub(crate) element_rows: u64,
+    /// Digests of programs that aren't to be built; changes only by commands.
+    pub(crate) quarantined: BTreeSet<String>,
     /// The dataflows are too far behind for more transactions; judged once a turn.
     pub(crate) overloaded: bool,
     /// The last time applied.
@@ -155,14 +175,24 @@ impl Member {
             }
         });
         let mail = Mail::new(&mut worker);
-        let engine = Engine::new(&mut worker);
+        let mut engine = Engine::new(&mut worker);
+        if process.config.enable_faults {
+            engine.enable_faults();
+        }
         let tunables = process.config.tunables.clone();
+        // Nothing is built before all members are there.
+        process.quarantine.generation_begins();
+        let digests = if local == 0 { process.quarantine.all() } else { Vec::new() };
+        let mut element = Element::default();
+        if !digests.is_empty() {
+            element.commands.push(Command::Quarantine { digests });
+        }
         Member {
             keys: KeyTable::new(tunables.key_retain as usize),
             metrics: process.metrics.worker(local),
             history: format!("{history:016x}"),
             catalog: Catalog::default(),
-            element: Element::default(),
+            element,
             sent: VecDeque::new(),
             transactions: VecDeque::new(),
             feeds: Feeds::default(),
@@ -171,6 +201,10 @@ impl Member {
             pending: HashMap::new(),
             acknowledgements: HashMap::new(),
             subscriptions: Subscriptions::default(),
+            watch: Watch::default(),
+            longest_step: Duration::ZERO,
+            element_rows: 0,
+            quarantined: BTreeSet::new(),
             overloaded: false,
             applied: 0,
             timeline: Timeline::default(),
@@ -221,6 +255,7 @@ impl Member {
         if self.element.is_empty() {
             return false;
         }
+        self.element_rows = 0;
         let time = self.sequencer.push(std::mem::take(&mut self.element));
         self.sent.push_back((time, Instant::now()));
         true
@@ -229,9 +264,13 @@ impl Member {
     /// Steps the dataflows, within the turn's budget.
     pub(crate) fn step(&mut self, steps: u64, budget: Duration) -> Stepped {
         let started = Instant::now();
+        let operators = Duration::from_micros(self.tunables.operator_micros);
         let mut active = false;
         for _ in 0..steps {
+            self.engine.begin_step(operators);
+            let began = started.elapsed();
             self.worker.step();
+            self.longest_step = self.longest_step.max(started.elapsed() - began);
             self.metrics.steps.inc();
             active = self.sequencer.catch_up() || self.is_active();
             if !active || self.sequencer.ready() || started.elapsed() >= budget {
@@ -246,10 +285,6 @@ impl Member {
                 seconds = took.as_secs_f64(),
                 "the dataflows kept the worker busy for long"
             );
-        }
-        let took = took.as_secs_f64();
-        if took > self.metrics.longest_step_seconds.get() {
-            self.metrics.longest_step_seconds.set(took);
         }
         match active {
             _ if self.sequencer.ready() => Stepped::Released,
@@ -377,6 +412,7 @@ impl Member {
                     net.ok(&caller, &body);
                 }
                 Done::Unregistered { time } => net.ok(&caller, &serde_json::json!({ "time": time })),
+                Done::Cancelled(cancelled) => net.ok(&caller, cancelled),
                 Done::Tuned(tunables) => net.ok(&caller, tunables),
             }
             net.resume(caller.connection, ticket);
@@ -394,6 +430,7 @@ impl Pending {
             | Pending::Unregister { caller }
             | Pending::Acknowledged { caller, .. }
             | Pending::Status { caller, .. }
+            | Pending::Cancel { caller }
             | Pending::Tune { caller }
             | Pending::Unsubscribe { caller }
             | Pending::Explain { caller }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric};
@@ -82,6 +82,9 @@ pub struct WorkerMetrics {
     pub step_latency_seconds: Histogram,
     /// The longest turn's stepping so far.
     pub longest_step_seconds: Gauge<f64, AtomicU64>,
+    /// The longest work of an operator without a pause, by kind.
+    longest_work_seconds: Family<WorkLabel, Gauge<f64, AtomicU64>>,
+    label: WorkerLabel,
     published: Arc<Mutex<Published>>,
 }
 
@@ -120,7 +123,22 @@ pub struct ClientFigures {
     pub coalesced_steps: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkLabel {
+    worker: u64,
+    operator: &'static str,
+}
+
 impl WorkerMetrics {
+    /// Notes the longest step, and what of it operators of each kind did without a pause.
+    pub(crate) fn longest(&self, step: Duration, work: impl IntoIterator<Item = (&'static str, Duration)>) {
+        self.longest_step_seconds.set(step.as_secs_f64());
+        for (operator, time) in work {
+            let label = WorkLabel { worker: self.label.worker, operator };
+            self.longest_work_seconds.get_or_create(&label).set(time.as_secs_f64());
+        }
+    }
+
     /// Counts the time since `*since` for a part of the turn, and moves `*since` to now.
     pub fn spent(&self, phase: Phase, since: &mut Instant) {
         let now = Instant::now();
@@ -247,6 +265,9 @@ impl Metrics {
             "step_latency_seconds",
             "From applying a time until its finished step goes to subscribers",
         );
+        let work = Family::<WorkLabel, Gauge<f64, AtomicU64>>::default();
+        let help = "Longest work of an operator without a pause, by kind";
+        registry.register("longest_work_seconds", help, work.clone());
         let workers: Vec<WorkerMetrics> = (0..threads as u64)
             .map(|worker| WorkerLabel { worker })
             .map(|label| WorkerMetrics {
@@ -269,6 +290,8 @@ impl Metrics {
                 step_latency_seconds: step_latency.get_or_create(&label).clone(),
                 longest_step_seconds: longest(&label),
                 published: Arc::default(),
+                longest_work_seconds: work.clone(),
+                label,
             })
             .collect();
         let published = workers.iter().map(|worker| Arc::clone(&worker.published)).collect();
@@ -395,9 +418,13 @@ mod tests {
     fn figures_of_every_worker_are_encoded() {
         let metrics = Metrics::new(2, 0);
         metrics.worker(1).turns.inc();
+        metrics.worker(1).longest(Duration::from_millis(500), [("seal", Duration::from_millis(250))]);
         let text = metrics.encode();
         assert!(text.contains("dataflow_turns_total{worker=\"1\"} 1"), "{text}");
         assert!(text.contains("dataflow_turns_total{worker=\"0\"} 0"), "{text}");
+        assert!(text.contains("dataflow_longest_step_seconds{worker=\"1\"} 0.5"), "{text}");
+        let work = "dataflow_longest_work_seconds{worker=\"1\",operator=\"seal\"} 0.25";
+        assert!(text.contains(work), "{text}");
     }
 
     #[test]

@@ -44,9 +44,13 @@ fn text(panic: &(dyn Any + Send)) -> &str {
 
 /// What a panic says, in words that tell a fault of this process from one that it was dragged into.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
-    let text = text(panic);
-    if DRAGGED.iter().any(|sign| text.contains(sign)) {
+    if is_dragged(panic) {
         return "another process of the cluster is gone".to_owned();
     }
-    text.to_owned()
+    text(panic).to_owned()
+}
+
+/// Whether the panic is the consequence of another process's end.
+pub(crate) fn is_dragged(panic: &(dyn Any + Send)) -> bool {
+    DRAGGED.iter().any(|sign| text(panic).contains(sign))
 }

@@ -22,6 +22,7 @@ use crate::command::Ticket;
 use crate::config::Config;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
+use crate::quarantine::Quarantine;
 
 /// Something that Python is to know, or to answer with [`crate::host::Host::answer`].
 #[derive(Clone, Debug, PartialEq)]
@@ -149,6 +150,7 @@ pub(crate) struct Process {
     /// The rest of the cluster didn't answer the wish to stop.
     pub(crate) alone: AtomicBool,
     failure: Mutex<Option<String>>,
+    pub(crate) quarantine: Quarantine,
     /// Workers that have become members.
     pub(crate) seated: AtomicUsize,
     running: Mutex<usize>,
@@ -190,6 +192,7 @@ impl Process {
             abandon: AtomicBool::new(false),
             alone: AtomicBool::new(false),
             failure: Mutex::new(None),
+            quarantine: Quarantine::default(),
             seated: AtomicUsize::new(0),
             running: Mutex::new(config.threads),
             all_ended: Condvar::new(),

@@ -4,7 +4,7 @@ use dataflow_net::connection::ConnectionId;
 use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
-use dataflow_protocol::request::{self, Change, Decoded, Request, Setting, Subscribe, Wait};
+use dataflow_protocol::request::{self, Change, Decoded, QueryLimits, Request, Setting, Subscribe, Wait};
 use serde::Serialize;
 
 use crate::access::token_needed;
@@ -113,7 +113,17 @@ impl Member {
         match decoded.request {
             Request::Hello { token, .. } => self.greet(&caller, token.as_deref(), net),
             Request::Ping => net.ok(&caller, &serde_json::json!({ "time": self.applied })),
-            Request::Register { program, name } => self.register(caller, program, name, net),
+            Request::Register { program, name, limits } => {
+                self.register(caller, program, name, limits, net);
+            }
+            Request::Cancel { name } => {
+                self.control(
+                    caller,
+                    net,
+                    |caller| Pending::Cancel { caller },
+                    |ticket| Command::Cancel { ticket, name },
+                );
+            }
             Request::Unregister { name } => {
                 self.control(
                     caller,
@@ -184,10 +194,11 @@ impl Member {
     }
 
     /// A transaction may go out unless an earlier request of the connection has asked for something as of the time
-    /// it would get, or the dataflows are too far behind.
+    /// it would get, or that time has enough rows, or the dataflows are too far behind.
     fn may_transact(&self, id: ConnectionId, net: &mut Connections) -> bool {
         let asked = net.session(id).and_then(|session| session.asked_as_of);
-        asked != Some(self.sequencer.counter()) && !self.overloaded
+        let room = self.element_rows < self.tunables.max_rows_per_time;
+        asked != Some(self.sequencer.counter()) && room && !self.overloaded
     }
 
     /// The connection asks for something as of the time that this turn's element will get.
@@ -211,28 +222,37 @@ impl Member {
         self.pending.insert(ticket, pending(caller));
     }
 
-    fn register(&mut self, caller: Caller, program: String, name: Option<String>, net: &mut Connections) {
+    fn register(
+        &mut self,
+        caller: Caller,
+        program: String,
+        name: Option<String>,
+        limits: Option<QueryLimits>,
+        net: &mut Connections,
+    ) {
         if name.as_ref().is_some_and(|name| name.is_empty() || name.len() > MAX_NAME) {
             let message = format!("a module's name must have 1 to {MAX_NAME} bytes");
             return net.error(&caller, &ErrorBody::incorrect(message));
         }
         let ticket = self.ticket();
         net.suspend(caller.connection, ticket);
-        self.plan(ticket, caller, program, name, 0, net);
+        self.plan(ticket, caller, program, name, limits, 0, net);
     }
 
     /// Asks Python for a plan.
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of what is pending")]
     pub(crate) fn plan(
         &mut self,
         ticket: Ticket,
         caller: Caller,
         program: String,
         name: Option<String>,
+        limits: Option<QueryLimits>,
         attempts: u64,
         net: &mut Connections,
     ) {
         if self.process.ask(Event::Register { ticket, program: program.clone(), name: name.clone() }) {
-            self.pending.insert(ticket, Pending::Register { caller, program, name, attempts });
+            self.pending.insert(ticket, Pending::Register { caller, program, name, limits, attempts });
         } else {
             net.error(&caller, &ErrorBody::new(ErrorCode::Busy, "too many programs wait to be planned"));
             net.resume(caller.connection, ticket);
@@ -256,9 +276,9 @@ impl Member {
     /// Acts on what Python says.
     pub(crate) fn answer(&mut self, ticket: Ticket, answer: Answer, net: &mut Connections) {
         match (self.pending.remove(&ticket), answer) {
-            (Some(Pending::Register { caller, program, name, attempts }), Answer::Plan(plan)) => {
-                self.send(Command::Register { ticket, plan });
-                self.pending.insert(ticket, Pending::Register { caller, program, name, attempts });
+            (Some(Pending::Register { caller, program, name, limits, attempts }), Answer::Plan(plan)) => {
+                self.send(Command::Register { ticket, plan, limits });
+                self.pending.insert(ticket, Pending::Register { caller, program, name, limits, attempts });
             }
             (Some(Pending::Explain { caller }), Answer::Explanation(tree)) => {
                 match serde_json::from_str::<serde_json::Value>(&tree) {
@@ -309,6 +329,8 @@ impl Member {
             return net.error(&caller, &ErrorBody::incorrect(message));
         }
         let changes = merged(changes);
+        self.element_rows +=
+            changes.iter().map(|change| change.insert.len() + change.delete.len()).sum::<usize>() as u64;
         let key = key.map(|key| Key { name: digest(&key), content: content(&changes) });
         let relations = changes.iter().map(|change| change.relation.id).collect();
         self.element.transactions.push(Transaction { relations, key });

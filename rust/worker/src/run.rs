@@ -283,6 +283,9 @@ impl Loop {
 fn guard(process: &Process, part: impl FnOnce()) -> bool {
     let panic = catch_unwind(AssertUnwindSafe(part)).err();
     if let Some(panic) = &panic {
+        if !panics::is_dragged(&**panic) {
+            process.quarantine.crashed();
+        }
         process.fail(panics::message(&**panic));
     }
     panic.is_some()

@@ -260,12 +260,17 @@ impl Subscriptions {
         Some(subscription)
     }
 
-    /// Ends all subscriptions of a relation that is gone.
-    pub(crate) fn end_relation(&mut self, relation: RelationId, net: &mut Connections) {
+    /// Ends all subscriptions of a relation that is gone; it was unregistered, unless `why` says otherwise.
+    pub(crate) fn end_relation(
+        &mut self,
+        relation: RelationId,
+        why: Option<&ErrorBody>,
+        net: &mut Connections,
+    ) {
         for ticket in self.by_relation.remove(&relation).unwrap_or_default() {
             let name = self.all.get(&ticket).map_or_else(String::new, |s| s.relation.name.clone());
-            let error = ErrorBody::not_found(format!("relation {name:?} was unregistered"));
-            self.end(ticket, net, &error);
+            let unregistered = || ErrorBody::not_found(format!("relation {name:?} was unregistered"));
+            self.end(ticket, net, &why.cloned().unwrap_or_else(unregistered));
         }
     }
 

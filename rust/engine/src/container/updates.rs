@@ -1,6 +1,6 @@
 //! Rows of one width with a time and a difference each: the container on every dataflow edge.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io::Write;
 
 use dataflow_protocol::dictionary::{self, Content};
@@ -28,6 +28,8 @@ pub(crate) struct Updates<T: EngineTime> {
     diffs: RunVec<Diff>,
     /// Fixed once serialisation has begun, since another thread may announce a content between measuring and writing.
     foreign: OnceCell<Vec<Content>>,
+    /// See [`Self::charged`].
+    charge: Cell<i64>,
 }
 
 impl<T: EngineTime> Default for Updates<T> {
@@ -45,7 +47,15 @@ impl<T: EngineTime> Updates<T> {
             times: T::Column::default(),
             diffs: RunVec::default(),
             foreign: OnceCell::new(),
+            charge: Cell::new(0),
         }
+    }
+
+    /// Makes the container count as so many records once, for who asks first, which is the driver of the join that
+    /// made it; from then on it counts its rows.
+    pub(crate) fn charged(self, records: i64) -> Self {
+        self.charge.set(records);
+        self
     }
 
     pub(crate) fn with_capacity(width: usize, rows: usize) -> Self {
@@ -136,6 +146,11 @@ impl<T: EngineTime> Updates<T> {
         self.foreign = OnceCell::new();
     }
 
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        8 * self.words.capacity() + self.times.heap_bytes() + self.diffs.heap_bytes()
+    }
+
     fn retime<U: EngineTime>(self, logic: impl Fn(T) -> U) -> Updates<U> {
         let mut times = U::Column::default();
         match self.times.uniform() {
@@ -148,7 +163,14 @@ impl<T: EngineTime> Updates<T> {
 
 impl<T: EngineTime> Accountable for Updates<T> {
     fn record_count(&self) -> i64 {
-        self.len as i64
+        match self.charge.take() {
+            0 => self.len as i64,
+            charge => charge,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len == 0
     }
 }
 

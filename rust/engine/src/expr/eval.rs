@@ -10,6 +10,8 @@ use smallvec::SmallVec;
 
 use super::functions;
 use super::totals::Total;
+use crate::faults::Fault;
+use crate::meter::Meter;
 
 /// A compiled expression.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub(crate) enum Scalar {
     Upper(usize),
     /// The lower half of a column's word.
     Lower(usize),
+    /// Panics, for tests.
+    Fault(Fault),
     /// An aggregate read from running totals; its row is passed over where the group is empty.
     Total(Total),
 }
@@ -101,6 +105,7 @@ impl Scalar {
             Scalar::Upper(index) => Some(row[*index] >> 32),
             Scalar::Lower(index) => Some(row[*index] & u64::from(u32::MAX)),
             Scalar::Total(total) => total.eval(row),
+            Scalar::Fault(fault) => fault.strike(),
             Scalar::Compare(func, left, right) => {
                 let (left, right) = (left.eval(row)?, right.eval(row)?);
                 Some(from_bool(match func {
@@ -144,12 +149,16 @@ impl Project {
         filter: &[Expr],
         project: &[Expr],
         column: impl Fn(usize) -> usize,
-        dropped: Dropped,
+        meter: &Meter,
     ) -> Result<Project, Collision> {
         let compile = |exprs: &[Expr]| {
             exprs.iter().map(|expr| Scalar::compile(expr, &column)).collect::<Result<Vec<_>, _>>()
         };
-        let (filter, project) = (compile(filter)?, compile(project)?);
+        let (mut filter, project) = (compile(filter)?, compile(project)?);
+        if let Some(fault @ Fault::Expression) = meter.fault() {
+            filter.push(Scalar::Fault(fault));
+        }
+        let dropped = Rc::clone(meter.dropped());
         Ok(Project { filter, dropped, ..Project::scalars(project) })
     }
 

@@ -15,14 +15,16 @@ use timely::progress::Antichain;
 use super::Rows;
 use super::arrange::{arrange, arrange_with, readable};
 use super::linear::{flatten, map};
+use crate::budget::Kind;
 use crate::container::Diff;
 use crate::expr::functions::compare;
 use crate::expr::totals::{Total, from_integer};
 use crate::expr::{Project, Scalar};
+use crate::meter::Meter;
 use crate::trace::batch::BatchBuilder;
 use crate::trace::cursors::Cursors;
 use crate::trace::fold::{FoldBatcher, Prior, Totals};
-use crate::trace::{RowSpine, View};
+use crate::trace::{RowBatch, RowSpine, View};
 
 /// The rows of a reduction: key columns, then one column an aggregate. `types` are those of the input's columns.
 pub(crate) fn reduce<'scope>(
@@ -30,11 +32,12 @@ pub(crate) fn reduce<'scope>(
     types: &[Type],
     key: &[usize],
     aggregates: &[Aggregate],
+    meter: &Meter,
 ) -> Rows<'scope, u64> {
     if aggregates.iter().all(|aggregate| is_total(aggregate, types)) {
-        totals(rows, types, key, aggregates)
+        totals(rows, types, key, aggregates, meter)
     } else {
-        groups(rows, types, key, aggregates)
+        groups(rows, types, key, aggregates, meter)
     }
 }
 
@@ -57,6 +60,7 @@ fn totals<'scope>(
     types: &[Type],
     key: &[usize],
     aggregates: &[Aggregate],
+    meter: &Meter,
 ) -> Rows<'scope, u64> {
     let key_width = key.len();
     let mut summands: Vec<Scalar> = key.iter().map(|&column| Scalar::Col(column)).collect();
@@ -76,11 +80,12 @@ fn totals<'scope>(
     }
     let sums = summands.len() - key_width;
     let prior = Prior::default();
-    let batcher = FoldBatcher::new(Totals { key_width, sums }, prior.clone());
-    let rows = map(rows, "Summands", Project::scalars(summands));
-    let arranged = arrange_with(rows, "Totals", key_width, batcher);
+    let batcher = FoldBatcher::new(Totals { key_width, sums }, prior.clone(), meter.budget());
+    meter.hold_waiting(batcher.held());
+    let rows = map(rows, "Summands", Project::scalars(summands), meter);
+    let arranged = arrange_with(rows, "Totals", key_width, batcher, meter);
     prior.set(arranged.trace.clone());
-    flatten(&readable(arranged), "Finish", Project::scalars(finish))
+    flatten(&readable(arranged), "Finish", Project::scalars(finish), meter)
 }
 
 /// The groups themselves, looked at again when they change.
@@ -89,6 +94,7 @@ fn groups<'scope>(
     types: &[Type],
     key: &[usize],
     aggregates: &[Aggregate],
+    meter: &Meter,
 ) -> Rows<'scope, u64> {
     let mut columns = key.to_vec();
     let mut plan = Vec::new();
@@ -100,10 +106,13 @@ fn groups<'scope>(
         plan.push(Measure { func: aggregate.func, ty: column_type(aggregate, types), column });
     }
     let key_width = key.len();
-    let arranged = arrange(map(rows, "Group", Project::columns(columns)), "Groups", key_width);
+    let rows = map(rows, "Group", Project::columns(columns), meter);
+    let arranged = arrange(rows, "Groups", key_width, meter);
     let width = key_width + plan.len();
-    let reduced = reduce_with_tactic::<_, RowSpine<u64>, _>(arranged, "Reduce", Groups { key_width, plan });
-    flatten(&readable(reduced), "Reduced", Project::columns((0..width).collect()))
+    let tactic = Groups { key_width, plan, meter: meter.clone() };
+    let reduced = reduce_with_tactic::<_, RowSpine<u64>, _>(arranged, "Reduce", tactic);
+    meter.hold(&reduced.trace);
+    flatten(&readable(reduced), "Reduced", Project::columns((0..width).collect()), meter)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +125,7 @@ struct Measure {
 struct Groups {
     key_width: usize,
     plan: Vec<Measure>,
+    meter: Meter,
 }
 
 impl ReduceTactic<u64, View<u64>, View<u64>> for Groups {
@@ -126,11 +136,32 @@ impl ReduceTactic<u64, View<u64>, View<u64>> for Groups {
         input: Vec<View<u64>>,
         lower: &Antichain<u64>,
         upper: &Antichain<u64>,
-        _held: &Antichain<u64>,
+        held: &Antichain<u64>,
     ) -> (Option<Span<u64, View<u64>>>, Antichain<u64>) {
-        if input.is_empty() {
+        let meter = self.meter.clone();
+        if input.is_empty() && !meter.failed() {
             return (None, Antichain::new());
         }
+        let _timed = meter.budget().timed(Kind::Aggregate);
+        match meter.guard("an aggregate", || self.changes(source, output, input)) {
+            Some(batch) => {
+                let batch = (batch.len() > 0).then(|| View::from(batch));
+                let desc = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(0));
+                (Some(Span::new(desc, batch)), Antichain::new())
+            }
+            None => (None, held.clone()),
+        }
+    }
+}
+
+impl Groups {
+    /// What changes of the groups that have new rows.
+    fn changes(
+        &self,
+        source: Vec<View<u64>>,
+        output: Vec<View<u64>>,
+        input: Vec<View<u64>>,
+    ) -> RowBatch<u64> {
         let mut all = source;
         all.extend(input.iter().cloned());
         let (mut all, mut output, mut input) = (Cursors::new(all), Cursors::new(output), Cursors::new(input));
@@ -163,14 +194,9 @@ impl ReduceTactic<u64, View<u64>, View<u64>> for Groups {
                 }
             }
         }
-        let batch = builder.done();
-        let batch = (batch.len() > 0).then(|| View::from(batch));
-        let desc = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(0));
-        (Some(Span::new(desc, batch)), Antichain::new())
+        builder.done()
     }
-}
 
-impl Groups {
     /// The aggregates over the key found, as of `time`; `None` for an empty group.
     fn evaluate(&self, group: &Cursors<u64>, time: u64) -> Option<Vec<Word>> {
         let until = |t: &u64| *t <= time;

@@ -7,6 +7,7 @@ use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use super::{ArrangedRows, Rows};
 use crate::container::exchange::{Route, exchange};
 use crate::container::{EngineTime, Updates};
+use crate::meter::Meter;
 use crate::trace::batcher::RowBatcher;
 use crate::trace::{Agent, Reader, RowBatch, RowSpine};
 
@@ -15,8 +16,11 @@ pub(crate) fn arrange<'scope, T: EngineTime>(
     rows: Rows<'scope, T>,
     name: &str,
     key_width: usize,
+    meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
-    arrange_with(rows, name, key_width, RowBatcher::new(key_width))
+    let batcher = RowBatcher::new(key_width, meter.budget());
+    meter.hold_waiting(batcher.held());
+    arrange_with(rows, name, key_width, batcher, meter)
 }
 
 /// [`arrange`] with a batcher that decides what becomes of the rows; `route_width` leading words decide the worker.
@@ -25,8 +29,12 @@ pub(crate) fn arrange_with<'scope, T: EngineTime>(
     name: &str,
     route_width: usize,
     batcher: impl Batcher<Updates<T>, Time = T, Output = RowBatch<T>> + 'static,
+    meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
-    arrange_core::<_, _, _, RowSpine<T>>(rows.inner, exchange(Route::Hash(route_width)), name, |_, _| batcher)
+    let route = exchange(Route::Hash(route_width));
+    let arranged = arrange_core::<_, _, _, RowSpine<T>>(rows.inner, route, name, |_, _| batcher);
+    meter.hold(&arranged.trace);
+    arranged
 }
 
 /// The arrangement as joins take it.

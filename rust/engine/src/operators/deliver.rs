@@ -11,13 +11,16 @@ use std::rc::Rc;
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
 use dataflow_protocol::rows::RowBuf;
 use dataflow_protocol::value::Word;
+use differential_dataflow::trace::Span;
 use timely::container::NoopBuilder;
-use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
 use super::ArrangedRows;
+use super::linear::{Reading, paced};
 use crate::container::Updates;
 use crate::container::exchange::{Route, exchange, rows_per_container};
+use crate::meter::Meter;
+use crate::trace::View;
 use crate::{Changes, Step};
 
 /// Who wants a relation's changes: for each owner how many interests, and the time after which the first begins.
@@ -50,73 +53,73 @@ pub(crate) fn deliver(
     relation: RelationId,
     columns: Vec<usize>,
     finished: Finished,
+    meter: &Meter,
 ) -> Delivery {
     let interests = Interests::default();
     let frontier = Rc::new(Cell::new(Some(0)));
     let (wanted, reached) = (Rc::clone(&interests), Rc::clone(&frontier));
     let width = columns.len();
-    arranged
-        .stream
-        .clone()
-        .unary::<NoopBuilder<Updates<u64>>, _, _, _>(Pipeline, "Forward", move |_, _| {
-            move |input, output| {
-                input.for_each(|time, spans| {
-                    for view in spans.drain(..).filter_map(|span| span.inner) {
-                        for (&owner, interest) in wanted.borrow().iter() {
-                            forward(&view, owner, interest.after, &columns, |parcel| {
-                                output.session_with_builder(&time).give_container(parcel);
-                            });
-                        }
-                    }
-                });
-            }
-        })
-        .unary_frontier::<NoopBuilder<Vec<()>>, _, _, _>(exchange(Route::First), "Collect", move |_, _| {
-            let mut collected: BTreeMap<Time, Changes> = BTreeMap::new();
-            move |(input, frontier), _output| {
-                input.for_each(|_, parcel| {
-                    for index in 0..parcel.len() {
-                        let changes =
-                            collected.entry(parcel.time(index)).or_insert_with(|| Changes::new(width));
-                        changes.push(&parcel.row(index)[1..], parcel.diff(index));
-                    }
-                    parcel.clear();
-                });
-                let upper = frontier.frontier().first().copied();
-                reached.set(upper);
-                let open = upper.map_or_else(BTreeMap::new, |upper| collected.split_off(&upper));
-                let done = std::mem::replace(&mut collected, open);
-                finished.borrow_mut().extend(done.into_iter().map(|(time, changes)| Step {
-                    relation,
-                    time,
-                    changes,
-                }));
-            }
-        });
+    let begin = move |spans: &mut Vec<Span<u64, View<u64>>>, pieces: &mut Vec<Forwarding>| {
+        for view in spans.drain(..).filter_map(|span| span.inner) {
+            // Interests that come later begin at later times than a batch that is here has.
+            let owners = wanted.borrow();
+            pieces.extend(owners.iter().map(|(&owner, interest)| Forwarding {
+                reading: Reading::new(view.clone()),
+                owner,
+                after: interest.after,
+            }));
+        }
+    };
+    paced(arranged.stream.clone(), "Forward", meter, begin, move |piece, effort, emit| {
+        piece.forward(&columns, effort, emit)
+    })
+    .unary_frontier::<NoopBuilder<Vec<()>>, _, _, _>(exchange(Route::First), "Collect", move |_, _| {
+        let mut collected: BTreeMap<Time, Changes> = BTreeMap::new();
+        move |(input, frontier), _output| {
+            input.for_each(|_, parcel| {
+                for index in 0..parcel.len() {
+                    let changes = collected.entry(parcel.time(index)).or_insert_with(|| Changes::new(width));
+                    changes.push(&parcel.row(index)[1..], parcel.diff(index));
+                }
+                parcel.clear();
+            });
+            let upper = frontier.frontier().first().copied();
+            reached.set(upper);
+            let open = upper.map_or_else(BTreeMap::new, |upper| collected.split_off(&upper));
+            let done = std::mem::replace(&mut collected, open);
+            finished.borrow_mut().extend(done.into_iter().map(|(time, changes)| Step {
+                relation,
+                time,
+                changes,
+            }));
+        }
+    });
     Delivery { interests, frontier }
 }
 
-/// Cuts the changes of a batch after `after` into containers, each row led by its owner.
-fn forward(
-    view: &crate::trace::View<u64>,
+/// A batch on its way to one owner.
+struct Forwarding {
+    reading: Reading<u64>,
     owner: WorkerIndex,
     after: Time,
-    columns: &[usize],
-    mut give: impl FnMut(&mut Updates<u64>),
-) {
-    let trie = view.trie();
-    let width = columns.len() + 1;
-    let full = rows_per_container(width);
-    let mut parcel = Updates::new(width);
-    let mut row: Vec<Word> = Vec::new();
-    for key in 0..trie.keys() {
-        for val in trie.values(key) {
-            row.clear();
-            row.extend_from_slice(trie.key(key));
-            row.extend_from_slice(trie.value(val));
-            for update in trie.updates(val).filter(|&update| view.time(update) > after) {
+}
+
+impl Forwarding {
+    /// Cuts changes after the interest began into containers, each row led by its owner; whether that was all.
+    fn forward(
+        &mut self,
+        columns: &[usize],
+        effort: &mut usize,
+        give: &mut dyn FnMut(&mut Updates<u64>),
+    ) -> bool {
+        let (owner, after) = (self.owner.0 as Word, self.after);
+        let width = columns.len() + 1;
+        let full = rows_per_container(width);
+        let mut parcel = Updates::new(width);
+        let done = self.reading.read(effort, |view, row, val| {
+            for update in view.trie().updates(val).filter(|&update| view.time(update) > after) {
                 let words = parcel.row_words();
-                words.push(owner.0 as Word);
+                words.push(owner);
                 words.extend(columns.iter().map(|&column| row[column]));
                 parcel.end_row(view.time(update), view.diff(update));
                 if parcel.len() >= full {
@@ -124,10 +127,11 @@ fn forward(
                     parcel = Updates::new(width);
                 }
             }
+        });
+        if !parcel.is_empty() {
+            give(&mut parcel);
         }
-    }
-    if !parcel.is_empty() {
-        give(&mut parcel);
+        done
     }
 }
 

@@ -6,6 +6,7 @@
 //! takes the general way.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use dataflow_protocol::value::Word;
 use differential_dataflow::operators::arrange::Arranged;
@@ -13,8 +14,10 @@ use differential_dataflow::operators::reduce::{ReduceTactic, reduce_with_tactic}
 use differential_dataflow::trace::{Description, Span};
 use timely::progress::Antichain;
 
+use crate::budget::{Budget, Kind};
 use crate::container::sort::consolidate_times;
 use crate::container::{Diff, EngineTime};
+use crate::meter::Meter;
 use crate::trace::batch::BatchBuilder;
 use crate::trace::cursors::Cursors;
 use crate::trace::{Agent, RowSpine, View};
@@ -23,11 +26,36 @@ use crate::trace::{Agent, RowSpine, View};
 pub(crate) fn distinct<'scope, T: EngineTime>(
     counted: Arranged<'scope, Agent<T>>,
     name: &str,
+    meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
-    reduce_with_tactic::<_, RowSpine<T>, _>(counted, name, Distinct { withheld: BTreeMap::new() })
+    distinct_with(counted, name, meter, None)
+}
+
+/// [`distinct`] of a recursive relation, which reports the iteration.
+pub(crate) fn distinct_in_loop<'scope, T: EngineTime>(
+    counted: Arranged<'scope, Agent<T>>,
+    relation: &str,
+    meter: &Meter,
+) -> Arranged<'scope, Agent<T>> {
+    distinct_with(counted, "DistinctInLoop", meter, Some((Rc::from(relation), meter.clone())))
+}
+
+fn distinct_with<'scope, T: EngineTime>(
+    counted: Arranged<'scope, Agent<T>>,
+    name: &str,
+    meter: &Meter,
+    iterates: Option<(Rc<str>, Meter)>,
+) -> Arranged<'scope, Agent<T>> {
+    let tactic = Distinct { iterates, withheld: BTreeMap::new(), budget: meter.budget().clone() };
+    let arranged = reduce_with_tactic::<_, RowSpine<T>, _>(counted, name, tactic);
+    meter.hold(&arranged.trace);
+    arranged
 }
 
 struct Distinct<T> {
+    /// The recursive relation that this is, and who is told how it gets on.
+    iterates: Option<(Rc<str>, Meter)>,
+    budget: Budget,
     /// Rows to be visited again at these times, none of which has come yet.
     withheld: BTreeMap<Box<[Word]>, Vec<T>>,
 }
@@ -42,6 +70,13 @@ impl<T: EngineTime> ReduceTactic<T, View<T>, View<T>> for Distinct<T> {
         upper: &Antichain<T>,
         _held: &Antichain<T>,
     ) -> (Option<Span<T, View<T>>>, Antichain<T>) {
+        if let Some((relation, meter)) = &self.iterates
+            && let Some(iteration) = upper.iter().map(|time| time.iteration()).max()
+        {
+            meter.iterated(relation, iteration);
+        }
+        let budget = self.budget.clone();
+        let _timed = budget.timed(Kind::Distinct);
         let due = self.take_due(upper);
         if input.is_empty() && due.is_empty() {
             return (None, self.frontier());

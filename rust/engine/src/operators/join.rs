@@ -1,17 +1,28 @@
 //! Pairs of rows with equal keys.
 //!
 //! The work of one fresh batch against the other side's batches is an iterator over output containers, resumed at the
-//! pair of values where it stopped, so that the driver can interleave it with everything else a worker does.
+//! pair of values where it stopped, so that the driver can interleave it with everything else a worker does. What counts
+//! is the work, not its result: a join whose pairs are all rejected pauses as often as one that keeps them. The driver
+//! goes by the records of the containers it is given, so a pause is a container, empty if need be, that is charged with
+//! more than the driver has left (`Updates::charged`).
+
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use dataflow_protocol::value::Word;
 use differential_dataflow::AsCollection;
 use differential_dataflow::operators::join::{Fresh, JoinTactic, join_with_tactic};
 
 use super::{ArrangedRows, Rows};
+use crate::budget::{Kind, Share};
 use crate::container::exchange::rows_per_container;
 use crate::container::{Diff, EngineTime, Updates};
 use crate::expr::Project;
+use crate::meter::Meter;
 use crate::trace::View;
+
+/// More records than the driver lets a join produce at once.
+const PAUSE: i64 = 1 << 40;
 
 /// What becomes of a pair: the projection over key, left value, right value; and the sign of its difference.
 #[derive(Clone)]
@@ -28,12 +39,18 @@ pub(crate) fn join<'scope, T: EngineTime>(
     right: ArrangedRows<'scope, T>,
     name: &str,
     pairing: Pairing,
+    meter: &Meter,
 ) -> Rows<'scope, T> {
-    join_with_tactic(left, right, name, FlatJoin { pairing }).as_collection()
+    let share = Rc::new(RefCell::new(meter.budget().share()));
+    let tactic = FlatJoin { pairing, share, meter: meter.clone() };
+    join_with_tactic(left, right, name, tactic).as_collection()
 }
 
 struct FlatJoin {
     pairing: Pairing,
+    /// The operator's, for all its work.
+    share: Rc<RefCell<Share>>,
+    meter: Meter,
 }
 
 impl<T: EngineTime> JoinTactic<T, View<T>, View<T>, Updates<T>> for FlatJoin {
@@ -54,7 +71,8 @@ impl<T: EngineTime> JoinTactic<T, View<T>, View<T>, Updates<T>> for FlatJoin {
             .flat_map(|fresh| settled.iter().map(move |settled| (fresh.clone(), settled.clone())))
             .map(|(fresh, settled)| Walk::new(fresh, settled))
             .collect();
-        Box::new(Work { pairs, fresh_is_left, meet, pairing: self.pairing.clone(), row: Vec::new() })
+        let (pairing, share, meter) = (self.pairing.clone(), Rc::clone(&self.share), self.meter.clone());
+        Box::new(Work { pairs, fresh_is_left, meet, pairing, share, meter, row: Vec::new() })
     }
 }
 
@@ -74,22 +92,26 @@ impl<T: EngineTime> Walk<T> {
         Walk { fresh, settled, fresh_key: 0, settled_key: 0, fresh_val: 0, settled_val: 0 }
     }
 
-    /// Moves both sides to the next key they share; `false` if there is none.
-    fn align(&mut self) -> bool {
+    /// Moves both sides to the next key they share. Each key passed over takes from `effort`; stops when none is left.
+    fn align(&mut self, effort: &mut usize) -> Aligned {
         let (fresh, settled) = (self.fresh.trie(), self.settled.trie());
         while self.fresh_key < fresh.keys() && self.settled_key < settled.keys() {
             let key = fresh.key(self.fresh_key);
             self.settled_key = settled.seek(self.settled_key, key);
             if self.settled_key == settled.keys() {
-                return false;
+                return Aligned::Done;
             }
             if settled.is_key(self.settled_key, key) {
-                return true;
+                return Aligned::Key;
             }
             let found = settled.key(self.settled_key);
             self.fresh_key = fresh.seek(self.fresh_key, found);
+            if *effort == 0 {
+                return Aligned::Paused;
+            }
+            *effort -= 1;
         }
-        false
+        Aligned::Done
     }
 
     fn next_key(&mut self) {
@@ -99,11 +121,23 @@ impl<T: EngineTime> Walk<T> {
     }
 }
 
+/// Where a walk has come to.
+enum Aligned {
+    /// A key of both sides.
+    Key,
+    /// No effort is left to look for one.
+    Paused,
+    /// The end.
+    Done,
+}
+
 struct Work<T: EngineTime> {
     pairs: Vec<Walk<T>>,
     fresh_is_left: bool,
     meet: T,
     pairing: Pairing,
+    share: Rc<RefCell<Share>>,
+    meter: Meter,
     row: Vec<Word>,
 }
 
@@ -111,26 +145,51 @@ impl<T: EngineTime> Iterator for Work<T> {
     type Item = Updates<T>;
 
     fn next(&mut self) -> Option<Updates<T>> {
+        let meter = self.meter.clone();
+        let _timed = meter.budget().timed(Kind::Join);
+        // A join that has failed never ends, so that the time it was working at doesn't either.
+        meter.guard("a join", || self.container()).unwrap_or_else(|| Some(Updates::new(0).charged(PAUSE)))
+    }
+}
+
+impl<T: EngineTime> Work<T> {
+    /// The next container; it may be empty, but charged.
+    fn container(&mut self) -> Option<Updates<T>> {
         let width = self.pairing.project.width();
         let full = rows_per_container(width);
         let mut output = Updates::with_capacity(width, full);
-        while let Some(walk) = self.pairs.last_mut() {
-            if !walk.align() {
-                self.pairs.pop();
-                continue;
+        let mut share = self.share.borrow_mut();
+        while !self.pairs.is_empty() {
+            let mut effort = share.quantum();
+            while effort > 0
+                && let Some(walk) = self.pairs.last_mut()
+            {
+                match walk.align(&mut effort) {
+                    Aligned::Key => {}
+                    Aligned::Paused => break,
+                    Aligned::Done => {
+                        self.pairs.pop();
+                        effort = effort.saturating_sub(1);
+                        continue;
+                    }
+                }
+                let pairs = Pairs {
+                    fresh_is_left: self.fresh_is_left,
+                    meet: self.meet,
+                    pairing: &self.pairing,
+                    row: &mut self.row,
+                    full,
+                    effort: &mut effort,
+                };
+                if pairs.cross(walk, &mut output) {
+                    walk.next_key();
+                }
+                if output.len() >= full {
+                    return Some(output);
+                }
             }
-            let pairs = Pairs {
-                fresh_is_left: self.fresh_is_left,
-                meet: self.meet,
-                pairing: &self.pairing,
-                row: &mut self.row,
-                full,
-            };
-            if pairs.cross(walk, &mut output) {
-                walk.next_key();
-            }
-            if output.len() >= full {
-                return Some(output);
+            if share.spent() {
+                return Some(output.charged(PAUSE));
             }
         }
         (!output.is_empty()).then_some(output)
@@ -144,10 +203,13 @@ struct Pairs<'a, T: EngineTime> {
     pairing: &'a Pairing,
     row: &'a mut Vec<Word>,
     full: usize,
+    /// Pairs that may still be looked at.
+    effort: &'a mut usize,
 }
 
 impl<T: EngineTime> Pairs<'_, T> {
-    /// Crosses the values of the keys that `walk` stands at; `false` if `output` was full before the last pair.
+    /// Crosses the values of the keys that `walk` stands at; `false` if there was no room in
+    /// `output`, or no effort left, before the last pair.
     fn cross(self, walk: &mut Walk<T>, output: &mut Updates<T>) -> bool {
         let (fresh, settled) = (walk.fresh.trie(), walk.settled.trie());
         let (fresh_vals, settled_vals) = (fresh.values(walk.fresh_key), settled.values(walk.settled_key));
@@ -163,9 +225,10 @@ impl<T: EngineTime> Pairs<'_, T> {
             }
             let prefix = if self.fresh_is_left { self.row.len() } else { key_width };
             while walk.settled_val < settled_vals.len() {
-                if output.len() >= self.full {
+                if output.len() >= self.full || *self.effort == 0 {
                     return false;
                 }
+                *self.effort -= 1;
                 let settled_val = settled_vals.start + walk.settled_val;
                 walk.settled_val += 1;
                 self.row.truncate(prefix);

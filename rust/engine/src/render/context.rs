@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use differential_dataflow::operators::arrange::Arranged;
 
 use crate::container::EngineTime;
-use crate::expr::{Project, eval::Dropped};
+use crate::expr::Project;
+use crate::meter::Meter;
 use crate::operators::arrange::{arrange, readable};
 use crate::operators::linear::map;
 use crate::operators::{ArrangedRows, Rows};
@@ -39,7 +40,7 @@ impl<T: EngineTime> Default for Memo<'_, T> {
 /// A scope under construction.
 pub(super) trait Context<'scope, T: EngineTime> {
     fn valid(&self) -> &Valid<'_>;
-    fn dropped(&self) -> Dropped;
+    fn meter(&self) -> Meter;
     fn memo(&mut self) -> &mut Memo<'scope, T>;
 
     /// Builds the rows of a node.
@@ -75,7 +76,8 @@ pub(super) trait Context<'scope, T: EngineTime> {
             Some(arranged) => arranged,
             None => {
                 let order = order(key, self.width(node));
-                readable(permuted(self.rows(node), order, self.width(node), key.len()))
+                let (rows, meter) = (self.rows(node), self.meter());
+                readable(permuted(rows, order, self.width(node), key.len(), &meter))
             }
         };
         self.memo().arranged.insert(index, arranged.clone());
@@ -91,8 +93,9 @@ pub(super) trait Context<'scope, T: EngineTime> {
         let keys = match self.find_keys(node, key) {
             Some(keys) => keys,
             None => {
-                let counted = permuted(self.rows(node), key.to_vec(), self.width(node), key.len());
-                readable(crate::operators::distinct::distinct(counted, "DistinctKeys"))
+                let (rows, meter) = (self.rows(node), self.meter());
+                let counted = permuted(rows, key.to_vec(), self.width(node), key.len(), &meter);
+                readable(crate::operators::distinct::distinct(counted, "DistinctKeys", &meter))
             }
         };
         self.memo().keys.insert(index, keys.clone());
@@ -106,8 +109,9 @@ pub(super) fn permuted<'scope, T: EngineTime>(
     order: Vec<usize>,
     width: usize,
     key_width: usize,
+    meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
     let project = Project::columns(order);
-    let rows = if project.is_identity(width) { rows } else { map(rows, "Permute", project) };
-    arrange(rows, "Arrange", key_width)
+    let rows = if project.is_identity(width) { rows } else { map(rows, "Permute", project, meter) };
+    arrange(rows, "Arrange", key_width, meter)
 }

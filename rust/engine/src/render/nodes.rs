@@ -22,7 +22,7 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
     match context.valid().plan.nodes[node].clone() {
         Node::Map { input, filter, project } => {
             let project = compile(context, &filter, &project, |column| column);
-            map(context.rows(input), "Map", project)
+            map(context.rows(input), "Map", project, &context.meter())
         }
         Node::Range { input, over, start, stop, step } => {
             let bounds: Vec<Expr> = [start, stop].into_iter().chain(step).collect();
@@ -39,10 +39,10 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
         }
         Node::Union { inputs } => union(context, &inputs),
         Node::Distinct { input } => {
-            let width = context.width(input);
-            let counted = arrange(context.rows(input), "Count", width);
+            let (width, meter) = (context.width(input), context.meter());
+            let counted = arrange(context.rows(input), "Count", width, &meter);
             let columns = Project::columns((0..width).collect());
-            flatten(&readable(distinct(counted, "Distinct")), "Rows", columns)
+            flatten(&readable(distinct(counted, "Distinct", &meter)), "Rows", columns, &meter)
         }
         Node::Get { .. } | Node::Rows { .. } | Node::Reduce { .. } => {
             unreachable!("built by the scope itself")
@@ -57,7 +57,7 @@ pub(super) fn compile<'scope, T: EngineTime, C: Context<'scope, T>>(
     project: &[Expr],
     column: impl Fn(usize) -> usize,
 ) -> Project {
-    Project::compile(filter, project, column, context.dropped())
+    Project::compile(filter, project, column, &context.meter())
         .unwrap_or_else(|collision| unreachable!("interned before: {collision}"))
 }
 
@@ -100,7 +100,7 @@ impl Sides {
         });
         let left = context.arranged(self.left, &self.left_key);
         let right = context.arranged(self.right, &self.right_key);
-        join(left, right, "Join", Pairing { project, sign: 1 })
+        join(left, right, "Join", Pairing { project, sign: 1 }, &context.meter())
     }
 
     /// All left rows, less those that meet a key of the right.
@@ -110,7 +110,8 @@ impl Sides {
         let rows = context.rows(self.left);
         let left = context.arranged(self.left, &self.left_key);
         let keys = context.keys(self.right, &self.right_key);
-        let met = join(left, keys, "Semijoin", Pairing { project: Project::columns(at), sign: -1 });
+        let pairing = Pairing { project: Project::columns(at), sign: -1 };
+        let met = join(left, keys, "Semijoin", pairing, &context.meter());
         rows.concat(met)
     }
 }

@@ -12,13 +12,15 @@ use super::facts::facts;
 use super::nodes;
 use super::recursion;
 use crate::expr::Project;
-use crate::expr::eval::{Dropped, constant};
+use crate::expr::eval::constant;
+use crate::faults::Fault;
+use crate::meter::Meter;
 use crate::operators::aggregate::reduce;
 use crate::operators::arrange::{arrange, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
 use crate::operators::distinct::distinct;
 use crate::operators::import::{Button, import};
-use crate::operators::linear::flatten;
+use crate::operators::linear::{fail, flatten};
 use crate::operators::{ArrangedRows, Rows};
 use crate::trace::Agent;
 use crate::validate::Valid;
@@ -53,14 +55,14 @@ pub(crate) fn render(
     ids: &[RelationId],
     externals: BTreeMap<RelationRef, External>,
     finished: &Finished,
-    dropped: &Dropped,
+    meter: &Meter,
 ) -> Built {
     let mut outer = Outer {
         scope,
         valid,
         time,
         externals,
-        dropped: Rc::clone(dropped),
+        meter: meter.clone(),
         memo: Memo::default(),
         imported: BTreeMap::new(),
         derived: BTreeMap::new(),
@@ -76,11 +78,12 @@ pub(crate) fn render(
         };
         for (relation, rows, set) in results {
             let width = valid.plan.relations[relation].columns.len();
-            let arranged = arrange(rows, &valid.plan.relations[relation].name, width);
-            let base = if set { arranged } else { distinct(arranged, "Distinct") };
+            let rows = if meter.fault() == Some(Fault::Operator) { fail(rows) } else { rows };
+            let arranged = arrange(rows, &valid.plan.relations[relation].name, width, meter);
+            let base = if set { arranged } else { distinct(arranged, "Distinct", meter) };
             let base = readable(base);
             outer.derived.insert(relation, base.clone());
-            let delivery = deliver(&base, ids[relation], (0..width).collect(), Rc::clone(finished));
+            let delivery = deliver(&base, ids[relation], (0..width).collect(), Rc::clone(finished), meter);
             if let crate::trace::Reader::Local(agent) = base.trace {
                 relations.push((relation, agent, delivery));
             }
@@ -94,7 +97,7 @@ pub(super) struct Outer<'scope, 'a> {
     pub(super) valid: &'a Valid<'a>,
     time: u64,
     externals: BTreeMap<RelationRef, External>,
-    dropped: Dropped,
+    meter: Meter,
     memo: Memo<'scope, u64>,
     /// Imported arrangements; the key is absent for a relation's base.
     imported: BTreeMap<(RelationRef, Option<Vec<usize>>), ArrangedRows<'scope, u64>>,
@@ -176,7 +179,7 @@ impl<'scope> Outer<'scope, '_> {
             Some((filter, project)) => nodes::compile::<u64, _>(self, filter, project, |column| at[column]),
             None => Project::columns(at),
         };
-        flatten(&arranged, "Rows", project)
+        flatten(&arranged, "Rows", project, &self.meter)
     }
 }
 
@@ -185,8 +188,8 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
         self.valid
     }
 
-    fn dropped(&self) -> Dropped {
-        Rc::clone(&self.dropped)
+    fn meter(&self) -> Meter {
+        self.meter.clone()
     }
 
     fn memo(&mut self) -> &mut Memo<'scope, u64> {
@@ -200,7 +203,7 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
                 (None, RelationRef::Local(local)) => {
                     let width = self.width(node);
                     let Some(derived) = self.derived.get(local) else { unreachable!("strata are in order") };
-                    flatten(derived, "Rows", Project::columns((0..width).collect()))
+                    flatten(derived, "Rows", Project::columns((0..width).collect()), &self.meter)
                 }
                 (None, RelationRef::Import(_)) => unreachable!("every import is external"),
             },
@@ -217,7 +220,7 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
             }
             Node::Reduce { input, key, aggregates } => {
                 let rows = self.rows(*input);
-                reduce(rows, &self.valid.types[*input], key, aggregates)
+                reduce(rows, &self.valid.types[*input], key, aggregates, &self.meter)
             }
             _ => nodes::build(self, node),
         }

@@ -1,7 +1,6 @@
 //! The scope of a recursive stratum: one level of iteration to a fixed point.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use dataflow_protocol::plan::{Node, RelationRef, Stratum};
 use differential_dataflow::operators::iterate::Variable;
@@ -13,9 +12,9 @@ use super::outer::Outer;
 use crate::container::updates::next_iteration;
 use crate::container::{Inner, Updates};
 use crate::expr::Project;
-use crate::expr::eval::Dropped;
+use crate::meter::Meter;
 use crate::operators::arrange::{arrange, readable};
-use crate::operators::distinct::distinct;
+use crate::operators::distinct::distinct_in_loop;
 use crate::operators::import::enter;
 use crate::operators::linear::flatten;
 use crate::operators::{ArrangedRows, Rows};
@@ -44,9 +43,11 @@ pub(super) fn render<'scope>(
                 rows = rows.concat(transacted.enter(inner));
             }
             let width = recursion.outer.valid.plan.relations[relation].columns.len();
-            let counted = arrange(rows, "CountInLoop", width);
+            let (meter, name) = (recursion.meter(), &recursion.outer.valid.plan.relations[relation].name);
+            let counted = arrange(rows, "CountInLoop", width, &meter);
             let columns = Project::columns((0..width).collect());
-            let result = flatten(&readable(distinct(counted, "DistinctInLoop")), "RowsInLoop", columns);
+            let distinct = readable(distinct_in_loop(counted, name, &meter));
+            let result = flatten(&distinct, "RowsInLoop", columns, &meter);
             variable.set(result.clone());
             results.push((relation, result.leave(scope)));
         }
@@ -74,8 +75,8 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
         self.outer.valid
     }
 
-    fn dropped(&self) -> Dropped {
-        Rc::clone(&self.outer.dropped())
+    fn meter(&self) -> Meter {
+        self.outer.meter()
     }
 
     fn memo(&mut self) -> &mut Memo<'inner, Inner> {

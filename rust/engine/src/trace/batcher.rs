@@ -6,9 +6,11 @@ use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
 use super::batch::RowBatch;
+use crate::budget::{Budget, Kind};
 use crate::container::runs::merge_runs;
 use crate::container::sort::consolidate;
 use crate::container::{Diff, EngineTime, TimeColumn, Updates};
+use crate::meter::Held;
 
 /// Updates gathered before they are sorted as one run.
 const RUN_ROWS: usize = 1 << 16;
@@ -21,11 +23,13 @@ const FAN: usize = 8;
 pub(crate) struct Ladder<T: EngineTime> {
     pending: Updates<T>,
     runs: Vec<Updates<T>>,
+    /// What is in it, for those who watch.
+    held: Held,
 }
 
 impl<T: EngineTime> Default for Ladder<T> {
     fn default() -> Self {
-        Ladder { pending: Updates::default(), runs: Vec::new() }
+        Ladder { pending: Updates::default(), runs: Vec::new(), held: Held::default() }
     }
 }
 
@@ -43,6 +47,17 @@ impl<T: EngineTime> Ladder<T> {
         if self.pending.len() >= RUN_ROWS {
             self.seal_pending();
         }
+        self.note();
+    }
+
+    /// Rows and bytes in it, kept up to date.
+    pub(crate) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    fn note(&self) {
+        let all = || self.runs.iter().chain([&self.pending]);
+        self.held.set((all().map(Updates::len).sum(), all().map(Updates::heap_bytes).sum()));
     }
 
     fn seal_pending(&mut self) {
@@ -101,6 +116,7 @@ impl<T: EngineTime> Ladder<T> {
             retained.insert(kept.time(index));
         }
         self.push_run(kept);
+        self.note();
         Extracted { runs: if taken.is_empty() { Vec::new() } else { vec![taken] } }
     }
 }
@@ -136,12 +152,18 @@ pub(crate) struct RowBatcher<T: EngineTime> {
     ladder: Ladder<T>,
     key_width: usize,
     retained: Antichain<T>,
+    budget: Budget,
 }
 
 impl<T: EngineTime> RowBatcher<T> {
-    pub(crate) fn new(key_width: usize) -> Self {
-        let retained = Antichain::new();
-        RowBatcher { ladder: Ladder::default(), key_width, retained }
+    pub(crate) fn new(key_width: usize, budget: &Budget) -> Self {
+        let (retained, budget) = (Antichain::new(), budget.clone());
+        RowBatcher { ladder: Ladder::default(), key_width, retained, budget }
+    }
+
+    /// Rows and bytes that wait.
+    pub(crate) fn held(&self) -> &Held {
+        self.ladder.held()
     }
 }
 
@@ -150,6 +172,7 @@ impl<T: EngineTime> Extract for RowBatcher<T> {
     type Output = RowBatch<T>;
 
     fn extract<'a>(&'a mut self, upper: AntichainRef<'_, T>) -> (Option<RowBatch<T>>, AntichainRef<'a, T>) {
+        let _timed = self.budget.timed(Kind::Seal);
         let ready = self.ladder.extract(upper, &mut self.retained);
         let batch = RowBatch::from_runs(&ready.runs, self.key_width);
         ((batch.len() > 0).then_some(batch), self.retained.borrow())
@@ -158,6 +181,7 @@ impl<T: EngineTime> Extract for RowBatcher<T> {
 
 impl<T: EngineTime> Batcher<Updates<T>> for RowBatcher<T> {
     fn insert(&mut self, container: &mut Updates<T>) {
+        let _timed = self.budget.timed(Kind::Sort);
         self.ladder.insert(container);
     }
 }

@@ -88,7 +88,7 @@ pub fn rank(command: &Command, workers: usize) -> usize {
 }
 
 /// Runs `script`, a list of times' commands, on so many workers; checks what a subscriber of worker 0 sees after each
-/// time, and a snapshot for the last worker.
+/// time, and a snapshot for the last worker. On several workers operators pause as often as they can.
 pub fn check(workers: usize, mut script: Vec<Vec<Command>>) {
     script.iter_mut().for_each(|commands| commands.sort_by_key(|command| rank(command, workers)));
     let mut model = Model::default();
@@ -118,6 +118,8 @@ pub fn check(workers: usize, mut script: Vec<Vec<Command>>) {
 
 struct Replica {
     engine: Engine,
+    /// Whether operators that can pause do so at every opportunity.
+    pause: bool,
     seen: BTreeMap<String, Contents>,
     /// By token: end marks, and what has arrived.
     snapshots: BTreeMap<u64, (usize, Contents)>,
@@ -125,7 +127,8 @@ struct Replica {
 
 impl Replica {
     fn new(worker: &mut timely::worker::Worker) -> Self {
-        Replica { engine: Engine::new(worker), seen: BTreeMap::new(), snapshots: BTreeMap::new() }
+        let pause = worker.peers() != 1;
+        Replica { engine: Engine::new(worker), pause, seen: BTreeMap::new(), snapshots: BTreeMap::new() }
     }
 
     fn turn(
@@ -149,6 +152,9 @@ impl Replica {
         let wanted = if worker.index() == owner.0 { worker.peers() } else { 0 };
         let mut more = false;
         loop {
+            if self.pause {
+                self.engine.begin_step(Duration::ZERO);
+            }
             // Another worker may be ahead, with slices of its next snapshots.
             worker.step_or_park(Some(if more { Duration::ZERO } else { Duration::from_millis(1) }));
             more = self.engine.work(&EmitBudget { rows: 50, slice_rows: 7 });

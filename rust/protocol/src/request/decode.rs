@@ -14,8 +14,8 @@ use super::fields::{Document, Field, FieldSeed, Op, SettingSeed};
 use super::skim::Skim;
 use super::source::{self, Failure, Here, Kept, Raw, RawSeed, Slot};
 use super::{
-    Change, Decoded, Filter, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Slow, Subscribe,
-    VERSION, Wait,
+    Change, Decoded, Filter, QueryLimits, Rejected, Request, RequestId, Schema, Schemas, Setting, Since,
+    Slow, Subscribe, VERSION, Wait,
 };
 use crate::encoding::Encoding;
 use crate::error::{ErrorBody, ErrorCode};
@@ -144,6 +144,7 @@ struct Draft<'de> {
     backlog: Option<u64>,
     sub: Option<u64>,
     limit: Option<u64>,
+    limits: Option<QueryLimits>,
     settings: Vec<(String, Setting)>,
     source: Option<String>,
 }
@@ -213,6 +214,7 @@ impl<'de> Draft<'de> {
             Field::Sub => self.sub = slot.read(plain())?,
             Field::Limit => self.limit = slot.read(plain())?,
             Field::Source => self.source = Some(slot.read(Document)?),
+            Field::Limits => self.limits = slot.read(plain())?,
             Field::Id | Field::Op | Field::Insert | Field::Delete | Field::Other(_) => {}
         }
         Ok(())
@@ -236,7 +238,9 @@ impl<'de> Draft<'de> {
             Op::Register => Request::Register {
                 program: self.program.ok_or_else(|| need(Field::Program))?,
                 name: self.name,
+                limits: self.limits,
             },
+            Op::Cancel => Request::Cancel { name: self.name.ok_or_else(|| need(Field::Name))? },
             Op::Unregister => Request::Unregister { name: self.name.ok_or_else(|| need(Field::Name))? },
             Op::Transact => Request::Transact {
                 changes: self.changes.ok_or_else(|| need(Field::Changes))?,

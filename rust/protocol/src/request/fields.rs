@@ -17,6 +17,8 @@ pub enum Op {
     Register,
     /// Removes a program or a relation.
     Unregister,
+    /// Ends a program wherever it is.
+    Cancel,
     /// Changes inputs.
     Transact,
     /// Follows a relation.
@@ -42,10 +44,11 @@ pub enum Op {
 }
 
 impl Op {
-    const ALL: [Op; 14] = [
+    const ALL: [Op; 15] = [
         Op::Hello,
         Op::Register,
         Op::Unregister,
+        Op::Cancel,
         Op::Transact,
         Op::Subscribe,
         Op::Unsubscribe,
@@ -65,6 +68,7 @@ impl Op {
             Op::Hello => "hello",
             Op::Register => "register",
             Op::Unregister => "unregister",
+            Op::Cancel => "cancel",
             Op::Transact => "transact",
             Op::Subscribe => "subscribe",
             Op::Unsubscribe => "unsubscribe",
@@ -93,8 +97,8 @@ impl Op {
     pub(super) fn fields(self) -> &'static [Field] {
         match self {
             Op::Hello => &[Field::Version, Field::Token],
-            Op::Register => &[Field::Program, Field::Name],
-            Op::Unregister => &[Field::Name],
+            Op::Register => &[Field::Program, Field::Name, Field::Limits],
+            Op::Unregister | Op::Cancel => &[Field::Name],
             Op::Transact => &[Field::Changes, Field::Key, Field::Wait],
             Op::Subscribe => &[
                 Field::Relation,
@@ -139,6 +143,7 @@ pub(super) enum Field {
     Sub,
     Limit,
     Source,
+    Limits,
     Insert,
     Delete,
     /// Any other, cut where it is long.
@@ -149,7 +154,7 @@ pub(super) enum Field {
 const LONGEST_NAME: usize = 80;
 
 impl Field {
-    const KNOWN: [(Field, &'static str); 22] = [
+    const KNOWN: [(Field, &'static str); 23] = [
         (Field::Id, "id"),
         (Field::Op, "op"),
         (Field::Version, "version"),
@@ -170,6 +175,7 @@ impl Field {
         (Field::Sub, "sub"),
         (Field::Limit, "limit"),
         (Field::Source, "source"),
+        (Field::Limits, "limits"),
         (Field::Insert, "insert"),
         (Field::Delete, "delete"),
     ];

@@ -26,6 +26,7 @@ pub(crate) use source::{Locate, Raw, Step, parse};
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 pub use fields::Op;
@@ -173,6 +174,20 @@ pub struct Since {
     pub history: String,
 }
 
+/// Limits of one module: 0 is none, and what isn't given is as for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueryLimits {
+    /// Iterations of a recursion.
+    pub iterations: Option<u64>,
+    /// Rows held.
+    pub rows: Option<u64>,
+    /// Bytes held.
+    pub bytes: Option<u64>,
+    /// Milliseconds behind.
+    pub lag_millis: Option<u64>,
+}
+
 /// The value given to a tunable.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Setting {
@@ -202,6 +217,13 @@ pub enum Request {
         program: String,
         /// The module's name.
         name: Option<String>,
+        /// What it may use.
+        limits: Option<QueryLimits>,
+    },
+    /// Ends a module and what depends on it.
+    Cancel {
+        /// Its name.
+        name: String,
     },
     /// Removes a relation or a module.
     Unregister {

@@ -25,7 +25,7 @@ fn role_for(op: Op) -> Option<Role> {
     match op {
         Op::Hello | Op::Ping => None,
         Op::Subscribe | Op::Unsubscribe | Op::Read | Op::Explain | Op::Status => Some(Role::Reader),
-        Op::Register | Op::Unregister | Op::Transact => Some(Role::Writer),
+        Op::Register | Op::Unregister | Op::Cancel | Op::Transact => Some(Role::Writer),
         Op::Attach | Op::Detach | Op::Tune | Op::Shutdown => Some(Role::Admin),
     }
 }
@@ -34,9 +34,14 @@ fn role_for(op: Op) -> Option<Role> {
 /// the cluster as a whole.
 fn is_for_all_relations(op: Op) -> bool {
     match op {
-        Op::Register | Op::Unregister | Op::Explain | Op::Attach | Op::Detach | Op::Tune | Op::Shutdown => {
-            true
-        }
+        Op::Register
+        | Op::Unregister
+        | Op::Cancel
+        | Op::Explain
+        | Op::Attach
+        | Op::Detach
+        | Op::Tune
+        | Op::Shutdown => true,
         Op::Hello | Op::Ping | Op::Subscribe | Op::Unsubscribe | Op::Read | Op::Status | Op::Transact => {
             false
         }
@@ -149,6 +154,7 @@ mod tests {
             (Op::Unregister, Role::Writer),
             (Op::Attach, Role::Admin),
             (Op::Detach, Role::Admin),
+            (Op::Cancel, Role::Writer),
             (Op::Tune, Role::Admin),
             (Op::Shutdown, Role::Admin),
         ];
@@ -168,8 +174,8 @@ mod tests {
             assert_eq!(some.reaches(relation), reached, "{relation}");
         }
         assert!(some.may(Op::Transact).is_ok() && some.may(Op::Subscribe).is_ok());
-        for op in [Op::Register, Op::Unregister, Op::Explain, Op::Attach, Op::Detach, Op::Tune, Op::Shutdown]
-        {
+        let cluster = [Op::Attach, Op::Detach, Op::Tune, Op::Shutdown];
+        for op in [Op::Register, Op::Unregister, Op::Cancel, Op::Explain].into_iter().chain(cluster) {
             assert!(some.may(op).is_err(), "{op:?}");
         }
         assert!(grant(Role::Reader, Some(&[])).reaches("x").eq(&false));
