@@ -180,7 +180,12 @@ def test_relations_are_what_the_tables_are(shop: Shop, client: Wire) -> None:
     shop.check(*follower)
     shop.transactions(60)
     shop.check(*follower)
-    status = until(client, shop.name, lambda status: status["lag_bytes"] == 0)
+    # The position is known once a message of the stream, and not only the copy, has been taken.
+    status = until(
+        client,
+        shop.name,
+        lambda status: status["lag_bytes"] == 0 and status["partitions"][0]["position"] is not None,
+    )
     assert (status["kind"], status["state"], status.get("error")) == ("postgres", "running", None)
     (partition,) = status["partitions"]
     assert partition["partition"] == f"dataflow_{shop.name}"

@@ -283,7 +283,8 @@ impl<'de> DeserializeSeed<'de> for Cell<'_, '_> {
                 }
             }
             Type::Composite(id) => match self.shapes.and_then(|shapes| shapes.get(id)) {
-                Some(composite) if self.depth < MAX_DEPTH => {
+                // A `nil` may stand in the innermost record; one more record is refused when it is made.
+                Some(composite) if self.depth <= MAX_DEPTH => {
                     deserializer.deserialize_any(CompositeCell { composite, cell: self })
                 }
                 Some(_) => Err(de::Error::custom(TooLarge)),
