@@ -97,6 +97,7 @@ impl<T: EngineTime> Ladder<T> {
         self.seal_pending();
         retained.clear();
         let runs = std::mem::take(&mut self.runs);
+        self.note();
         let ready = |run: &Updates<T>| match run.times().uniform() {
             Some(time) => !upper.less_equal(&time),
             None => (0..run.len()).all(|index| !upper.less_equal(&run.time(index))),
