@@ -211,6 +211,8 @@ def test_two_thousand_subscribers_of_one_relation(cluster: Cluster) -> None:
     writer = cluster.open("msgpack")
     writer.register(PAIRS)
     subscriptions = [cluster.open("msgpack", hello=False).subscribe("pair") for _ in range(2_000)]
+    for subscription in subscriptions:
+        subscription.until_step(1)  # snapshots are encoded too
     encoded = sample(cluster, "dataflow_encoded_steps_total")
     for number in range(1, 6):
         writer.transact(replace(number, 10))

@@ -312,6 +312,12 @@ class Subscription:
             self._raise_if_ended()
             self.wire.pump()
 
+    def until_step(self, count: int) -> None:
+        """Wait until that many steps are in, the snapshot being one."""
+        while len(self.steps) < count or self._part is not None:
+            self._raise_if_ended()
+            self.wire.pump()
+
     def until_ended(self) -> dict[str, Any]:
         """Wait for the error that ends the subscription."""
         while self.ended is None:
