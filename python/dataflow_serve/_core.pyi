@@ -8,6 +8,7 @@ __all__ = [
     "Csv",
     "Detach",
     "Explain",
+    "Fallen",
     "Feed",
     "Formed",
     "Host",
@@ -28,7 +29,16 @@ LIMITS: str
 TUNABLES: list[str]
 
 @final
-class Formed: ...
+class Formed:
+    @property
+    def generation(self) -> int: ...
+
+@final
+class Fallen:
+    @property
+    def generation(self) -> int: ...
+    @property
+    def why(self) -> str: ...
 
 @final
 class Register:
@@ -174,6 +184,7 @@ class Host:
         self,
     ) -> list[
         Formed
+        | Fallen
         | Register
         | Explain
         | Registered
@@ -190,7 +201,7 @@ class Host:
     def detached(self, ticket: int, time: int, left: list[str]) -> None: ...
     def attach(self, name: str, source: str) -> None: ...
     def post_source(self, name: str, report: str | None) -> None: ...
-    def intake(self) -> Intake: ...
+    def intake(self, generation: int) -> Intake: ...
     def reject(
         self,
         ticket: int,

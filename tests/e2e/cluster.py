@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from .wire import PATIENCE, Refused, Wire
+from .wire import PATIENCE, Closed, Refused, Wire
 
 SHAPES = ((1, 1), (1, 2), (2, 1), (2, 2))
 """Processes and workers a process, the shapes every scenario runs at."""
@@ -28,9 +29,16 @@ _LISTENING = re.compile(r"listening on (?P<host>[0-9.]+):(?P<port>[0-9]+)")
 class Process:
     """One process of a cluster, its output kept for the report of a failing test."""
 
-    def __init__(self, arguments: Iterable[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        arguments: Iterable[str],
+        environment: dict[str, str],
+        *,
+        prefix: Iterable[str] = (),
+        script: Path = COMMAND,
+    ) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, str(COMMAND), *arguments],
+            [*prefix, sys.executable, str(script), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -62,11 +70,13 @@ class Process:
             raise AssertionError(f"the server doesn't listen; its output:\n{''.join(self.output)}")
         return self.address
 
-    def wait_output(self, text: str) -> None:
-        """Wait until it has printed a line with `text`."""
+    def wait_said(self, words: str, times: int = 1) -> None:
+        """Wait until it has printed lines with these words."""
+        deadline = time.monotonic() + PATIENCE
         with self._printed:
-            said = self._printed.wait_for(lambda: any(text in line for line in self.output), PATIENCE)
-        assert said, f"no {text!r} in its output:\n{''.join(self.output)}"
+            while sum(words in line for line in self.output) < times:
+                if not self._printed.wait(deadline - time.monotonic()):
+                    raise AssertionError(f"{words!r} was not said; the output:\n{''.join(self.output)}")
 
     def wait(self, seconds: float) -> int:
         """Its exit code, once it has ended by itself."""
@@ -96,20 +106,37 @@ class Cluster:
         environment = {}
         if processes > 1:
             hosts = Path(self._directory.name, "hosts")
-            hosts.write_text("".join(f"127.0.0.1:{port}\n" for port in free_ports(processes)))
+            self.mesh = [("127.0.0.1", port) for port in free_ports(processes)]
+            hosts.write_text("".join(f"{host}:{port}\n" for host, port in self.mesh))
             options += ["-n", str(processes), "-h", str(hosts)]
             environment["DATAFLOW_SERVE_SECRET"] = secrets.token_hex(16)
-        self.members = [
-            Process([*options, "-p", str(index)] if processes > 1 else options, environment)
-            for index in range(processes)
-        ]
+        self._options, self._environment = options, environment
+        self.members = [self._start(index) for index in range(processes)]
         try:
             self.addresses = [member.wait_listening() for member in self.members]
-            for address in self.addresses:
-                wait_formed(address, token)
+            self.wait_formed()
         except BaseException:
             self.kill()
             raise
+
+    def _start(self, index: int) -> Process:
+        index_of = ["-p", str(index)] if self.processes > 1 else []
+        return Process([*self._options, *index_of], self._environment)
+
+    def kill_member(self, index: int) -> None:
+        """End one process at once, without a word to anybody."""
+        self.members[index].kill()
+
+    def restart(self, index: int) -> None:
+        """Start a process that has ended anew, as it was, and wait until the cluster is formed."""
+        self.members[index] = self._start(index)
+        self.addresses[index] = self.members[index].wait_listening()
+        self.wait_formed()
+
+    def wait_formed(self, after: str | None = None) -> None:
+        """Wait until all processes answer as parts of one cluster, whose history isn't `after`."""
+        for address in self.addresses:
+            wait_formed(address, self.token, after)
 
     @property
     def size(self) -> int:
@@ -178,22 +205,38 @@ class Cluster:
         )
 
 
-def wait_formed(address: tuple[str, int], token: str | None = None) -> None:
-    """Wait until the process at `address` answers as a part of its cluster."""
+def wait_formed(address: tuple[str, int], token: str | None = None, after: str | None = None) -> None:
+    """Wait until the process at `address` answers as a part of its cluster, whose history isn't `after`."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            Wire(address, token=token).close()
-            return
+            with Wire(address, token=token) as client:
+                if client.info["history"] != after:
+                    return
+        except Closed:
+            # Opened in the last moment of the generation that ends.
+            pass
         except Refused as refused:
-            if refused.code != "unavailable" or time.monotonic() > deadline:
+            if refused.code not in ("unavailable", "interrupted"):
                 raise
+        assert time.monotonic() < deadline, f"the cluster is not formed at {address}"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now; they are told apart by being held at the same time."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
+    """Ports that nothing listens on now; they are told apart by being held at the same time.
+
+    They are none of those that the system gives to connections, so that a process may come back to its own.
+    """
+    try:
+        range_file = Path("/proc/sys/net/ipv4/ip_local_port_range")
+        first_given = int(range_file.read_text().split()[0])
+    except (OSError, ValueError):
+        first_given = 32768
+    held: list[socket.socket] = []
+    while len(held) < count:
+        with contextlib.suppress(OSError):
+            held.append(socket.create_server(("127.0.0.1", secrets.randbelow(first_given - 10000) + 10000)))
+    ports = [int(each.getsockname()[1]) for each in held]
     for each in held:
         each.close()
     return ports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,13 @@ NO_PAIRS = """
     .decl none(x: number, y: number)
     none(x, y) :- a(x), a(y), x + y < 0.
     .output none
+"""
+CRASHING = """
+    .decl one(x: number)
+    one(1).
+    .decl two(x: number, y: number)
+    two(x, y) :- one(x), one(y), x + y = 2.
+    .output two
 """
 NO_LIMITS = {"iterations": 0, "rows": 0, "bytes": 0, "lag_millis": 0}
 
@@ -248,3 +256,28 @@ def test_a_panic_elsewhere_ends_the_generation_for_everybody(faulty: Cluster) ->
         with pytest.raises(Closed):
             while True:
                 subscribed.wire.pump()
+    faulty.wait_formed(neighbour.client.info["history"])
+    # It had been computed: nobody knows whether it was to blame, and it may be built again.
+    faulty.open().register(PAIRS, "fault:operator")
+
+
+def test_a_program_over_which_the_cluster_fell_twice_is_not_built_again(faulty: Cluster) -> None:
+    client = faulty.open(process=-1)
+    for _ in range(2):
+        neighbour = Neighbour(client)
+        with contextlib.suppress(Refused, Closed):
+            # With luck it is answered before it is computed.
+            faulty.open().register(CRASHING, "fault:operator")
+        assert neighbour.subscription.until_ended()["code"] == "interrupted"
+        faulty.close_clients()
+        faulty.wait_formed(client.info["history"])
+        client = faulty.open(process=-1)
+    neighbour = Neighbour(client)
+    # It is known by its text, by every process, whichever of them it was that panicked.
+    for process, name in ((0, "fault:operator"), (-1, "another name")):
+        with pytest.raises(Refused, match=f'module "{name}" is quarantined') as refused:
+            faulty.open(process=process).register(CRASHING, name)
+        assert refused.value.code == "conflict"
+    neighbour.is_served()
+    neighbour.client.register(CRASHING.replace("2", "3"), "another program")
+    assert faulty.alive()

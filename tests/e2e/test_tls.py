@@ -138,7 +138,7 @@ def test_a_replaced_certificate_is_shown_to_new_connections(tmp_path: Path, how:
             if how == "signal":
                 certificate.write_text("not a certificate")
                 cluster.members[0].popen.send_signal(signal.SIGHUP)
-                cluster.members[0].wait_output("left as it was")
+                cluster.members[0].wait_said("left as it was")
                 with Wire(address, tls=old.context()) as still:
                     still.call("ping")
             new.issue(certificate)

@@ -84,7 +84,8 @@ class Feed:
 
 
 class Intake:
-    def __init__(self) -> None:
+    def __init__(self, generation: int = 0) -> None:
+        self.generation = generation
         self.feeds: list[Feed] = []
 
     def feed(self, limit_bytes: int) -> Feed:
@@ -105,8 +106,8 @@ class Workers:
         self.posted: dict[str, dict[str, Any]] = {}
         self.intakes: list[Intake] = []
 
-    def intake(self) -> Intake:
-        self.intakes.append(Intake())
+    def intake(self, generation: int) -> Intake:
+        self.intakes.append(Intake(generation))
         return self.intakes[-1]
 
     def csv(self, target: Target, delimiter: str, skip: bool, order: tuple[list[int], int] | None) -> Form:

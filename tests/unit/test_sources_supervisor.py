@@ -102,8 +102,8 @@ class Reader:
 def workers(monkeypatch: pytest.MonkeyPatch) -> Workers:
     Reader.failures, Reader.opened = 0, []
 
-    def opened(running: Any, targets: dict[str, Target]) -> Reader:
-        return Reader(targets["r"], running._intake, running._report)
+    def opened(running: Any, targets: dict[str, Target], intake: doors.Intake) -> Reader:
+        return Reader(targets["r"], intake, running._report)
 
     monkeypatch.setattr(supervisor._Running, "_open", opened)
     monkeypatch.setattr(supervisor, "FIRST_RETRY_SECONDS", 1 / 256)
@@ -189,11 +189,40 @@ async def test_a_name_can_be_used_again(sources: Sources, workers: Workers) -> N
 
 async def test_sources_are_attached_anew_when_the_cluster_is(sources: Sources, workers: Workers) -> None:
     sources.attached("s", json.dumps(FILE))
-    sources.formed()
+    sources.formed(2)
     assert workers.attached == ["s"]
     running = sources._running["s"]
     sources.attached("s", json.dumps(FILE))
     assert sources._running["s"] is running
+
+
+async def test_a_source_begins_anew_in_the_next_generation_though_its_relation_has_the_same_number(
+    sources: Sources, workers: Workers
+) -> None:
+    sources.formed(1)
+    sources.registered(module(1))
+    sources.attached("s", json.dumps(FILE))
+    await workers.until_state("running")
+    sources.fallen()
+    sources.formed(2)
+    sources.registered(module(1))
+    await workers.until(lambda _: len(Reader.opened) == 2)
+    assert [intake.generation for intake in workers.intakes] == [1, 2]
+
+
+async def test_a_source_whose_name_another_process_has_in_the_next_generation_ends(
+    sources: Sources, workers: Workers
+) -> None:
+    sources.formed(1)
+    sources.registered(module(1))
+    sources.attached("s", json.dumps(FILE))
+    await workers.until_state("running")
+    sources.fallen()
+    sources.formed(2)
+    sources.unattached("s", "process 0 has it")
+    await workers.until_state("gone")
+    sources.formed(3)
+    assert workers.attached == ["s"], "it was attached in the second one only"
 
 
 async def test_there_are_only_so_many(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from dataflow_serve._core import (
     Attached,
     Detach,
     Explain,
+    Fallen,
     Formed,
     Register,
     Registered,
@@ -33,6 +34,7 @@ __all__ = [
     "Detach",
     "Event",
     "Explain",
+    "Fallen",
     "Formed",
     "Register",
     "Registered",
@@ -45,6 +47,7 @@ __all__ = [
 
 Event: TypeAlias = (
     Formed
+    | Fallen
     | Register
     | Explain
     | Registered
@@ -156,9 +159,9 @@ class Cluster:
 
     # --- what sources need of it
 
-    def intake(self) -> Intake:
-        """A door for the thread of one more source."""
-        return self._host.intake()
+    def intake(self, generation: int) -> Intake:
+        """A door for the thread of one more source, in one generation."""
+        return self._host.intake(generation)
 
     def csv(
         self,

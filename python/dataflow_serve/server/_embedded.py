@@ -102,11 +102,14 @@ class _Control:
         """Cancelling leaves the workers running; they are asked to stop first."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_certificate, self.cluster, self.settings)
-            ended = await outcome.acapture(
-                run_process, self.cluster, on_formed=lambda: self._formed.set_result(None)
-            )
+            ended = await outcome.acapture(run_process, self.cluster, on_formed=self._serving)
             nursery.cancel_scope.cancel()
         ended.unwrap()
+
+    def _serving(self) -> None:
+        # The first generation is the one that was waited for.
+        if not self._formed.done():
+            self._formed.set_result(None)
 
     def close(self) -> None:
         """Stop the workers and wait for them. Twice is fine."""

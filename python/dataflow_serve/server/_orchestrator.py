@@ -15,6 +15,7 @@ from dataflow_serve.server._cluster import (
     Cluster,
     Detach,
     Explain,
+    Fallen,
     Formed,
     Register,
     Registered,
@@ -38,12 +39,14 @@ async def run_process(
 ) -> bool:
     """Attend to a process's workers until they have ended; False if the rest of the cluster wasn't reached.
 
-    ``sources`` are read once the cluster is formed, beside those that clients attach.
+    The workers live through one generation of the cluster after another, each with an empty catalog.
+    ``on_formed`` is called at the beginning of each. ``sources`` are read in every one, beside those that
+    clients attach.
 
     Cancelling leaves the workers running without a control plane: ask the cluster to stop first.
 
     Raises:
-        WorkerFailed: a worker thread died, here or in a process that this one was linked with.
+        WorkerFailed: the process can't take part in another generation.
     """
     queries = Queries(cluster)
     fed = Sources(cluster, sources or {})
@@ -72,9 +75,14 @@ async def run_process(
                     case Detach():
                         nursery.start_soon(fed.detach, event.ticket, event.name)
                     case Formed():
-                        _log.info("the cluster is formed")
-                        fed.formed()
+                        _log.info("generation %d of the cluster is formed", event.generation)
+                        fed.formed(event.generation)
                         on_formed()
+                    case Fallen():
+                        _log.info("generation %d of the cluster is over: %s", event.generation, event.why)
+                        # Plans under way are for nobody any more; the next generation knows no program.
+                        queries = Queries(cluster)
+                        fed.fallen()
                     case Stopped():
                         stopped = event
                         await fed.aclose()
@@ -83,7 +91,7 @@ async def run_process(
     assert stopped is not None, "events end with Stopped"
     await trio.to_thread.run_sync(cluster.join)
     if stopped.failure is not None:
-        raise WorkerFailed(f"a worker failed: {stopped.failure}")
+        raise WorkerFailed(f"this process can't go on: {stopped.failure}")
     return not stopped.alone
 
 

@@ -56,8 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """File with the address, one a line, at which each process reaches the others."""
     secret: str | None = None
     """Known to the processes of one cluster; whoever doesn't know it isn't let in."""
-    generation: int = 0
-    """Processes of different generations refuse each other."""
+    heartbeat_millis: int = 1000
+    """Between two signs of life that the processes give each other."""
+    suspect_millis: int = 5000
+    """Silence after which another process counts as gone, which ends the generation."""
     enable_echo: bool = False
     """Answer ``/echo`` with a WebSocket that echoes, for conformance suites."""
     enable_faults: bool = False

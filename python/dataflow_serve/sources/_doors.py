@@ -135,8 +135,8 @@ class Intake(Protocol):
 class Workers(Protocol):
     """The workers of this process."""
 
-    def intake(self) -> Intake:
-        """A door for one more source."""
+    def intake(self, generation: int) -> Intake:
+        """A door for one more source; what it feeds is of one generation, and ends with it."""
 
     def csv(
         self,

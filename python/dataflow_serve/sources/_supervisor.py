@@ -70,6 +70,8 @@ class Sources:
         self._changed = trio.Event()
         self._running: dict[str, _Running] = {}
         self._nursery: trio.Nursery | None = None
+        self.generation = 0
+        """In which the relations are; 0 before the first."""
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run sources until cancelled, which gives them a moment to end."""
@@ -80,10 +82,17 @@ class Sources:
 
     # --- events of the cluster
 
-    def formed(self) -> None:
+    def formed(self, generation: int) -> None:
         """Attach what the configuration has, and what was attached before the cluster fell."""
-        for name, source in (self._configured | {n: r.source for n, r in self._running.items()}).items():
+        self.generation = generation
+        running = {name: running.source for name, running in self._running.items() if not running.stopping}
+        for name, source in (self._configured | running).items():
             self._workers.attach(name, dump(source))
+
+    def fallen(self) -> None:
+        """All relations are gone. Sources wait for those of the next generation, and begin anew there."""
+        self._inputs, self._derived = {}, {}
+        self._renew()
 
     def registered(self, module: Mapping[str, Any]) -> None:
         """Relations have come."""
@@ -128,19 +137,25 @@ class Sources:
         self._nursery.start_soon(running.run, before)
 
     def unattached(self, name: str, reason: str) -> None:
-        """A source of the configuration can't have its name."""
+        """A source of the configuration can't have its name, or not any more in this generation."""
         # One configuration may serve all processes; then the first to read it has the source.
         _log.warning("%s", reason)
+        if name in self._running:
+            assert self._nursery is not None, "attached before `run`"
+            self._nursery.start_soon(self._end, name)
 
     async def detach(self, ticket: int, name: str) -> None:
         """End a source, and answer once nothing of it takes effect any more."""
+        self._workers.detached(ticket, *await self._end(name))
+
+    async def _end(self, name: str) -> tuple[int, list[str]]:
         running = self._running.get(name)
-        time, left = 0, list[str]()
-        if running is not None:
-            time, left = await running.stop()
-            if self._running.get(name) is running:
-                del self._running[name]
-        self._workers.detached(ticket, time, left)
+        if running is None:
+            return 0, []
+        ended = await running.stop()
+        if self._running.get(name) is running:
+            del self._running[name]
+        return ended
 
     async def aclose(self) -> None:
         """End all sources, as far as they do in time."""
@@ -175,11 +190,12 @@ class _Running:
         self.name, self.source = name, source
         self.stopping = False
         self._sources, self._workers = sources, workers
-        self._intake: Intake = workers.intake()
+        self._intake: Intake | None = None
         kind = type(source).__struct_config__.tag
         self._report = Report(name, str(kind), source.relations, workers.post_source)
         self._reader: Reader | None = None
         self._targets: dict[str, Target] = {}
+        self._generation = 0
         self._limiter = trio.CapacityLimiter(1)
         self._wish = trio.Event()
         self._ended = trio.Event()
@@ -200,10 +216,15 @@ class _Running:
             self._interrupt()
 
     def _must_end(self) -> bool:
-        return self.stopping or self._sources.targets(self.source.relations) != self._targets
+        return self.stopping or self._is_elsewhere(self._sources.targets(self.source.relations))
+
+    def _is_elsewhere(self, targets: dict[str, Target] | str) -> bool:
+        """Whether these aren't what the reader feeds; numbers may be the same in each generation."""
+        return (self._sources.generation, targets) != (self._generation, self._targets)
 
     def _interrupt(self) -> None:
-        self._intake.ring()
+        if self._intake is not None:
+            self._intake.ring()
         if self._reader is not None:
             self._reader.interrupt()
 
@@ -238,9 +259,11 @@ class _Running:
                 self._report.become("waiting", targets if "derived" in targets else None)
                 await self._wait_for(changed)
                 continue
-            if self._reader is None or targets != self._targets:
+            if self._reader is None or self._is_elsewhere(targets):
                 await self._forget()
-                self._targets, self._reader = targets, self._open(targets)
+                self._generation = self._sources.generation
+                self._intake = self._workers.intake(self._generation)
+                self._targets, self._reader = targets, self._open(targets, self._intake)
             begun = trio.current_time()
             try:
                 await self._on_thread(self._reader.run, self._must_end)
@@ -262,8 +285,8 @@ class _Running:
                 await self._wait_for(changed)
             retry_seconds = min(2 * retry_seconds, LONGEST_RETRY_SECONDS)
 
-    def _open(self, targets: Mapping[str, Target]) -> Reader:
-        common = (self._workers, self._intake, self._report)
+    def _open(self, targets: Mapping[str, Target], intake: Intake) -> Reader:
+        common = (self._workers, intake, self._report)
         if isinstance(self.source, Postgres):
             return PostgresReader(self.name, self.source, targets, *common)
         return FilesReader(self.source, targets[self.source.relation], *common)
@@ -274,7 +297,8 @@ class _Running:
         if reader is None:
             return
         reader.close()
-        await self._on_thread(self._settle, reader)
+        assert self._intake is not None, "every reader has one"
+        await self._on_thread(self._settle, reader, self._intake)
         self._time = max(self._time, self._report.time)
         self._report.restart()
         # Without a log of our own there is nothing to go on from: what is outside is of no use any more.
@@ -291,14 +315,15 @@ class _Running:
             nursery.start_soon(wait, changed)
             nursery.start_soon(wait, self._wish)
 
-    def _settle(self, reader: Reader) -> None:
+    @staticmethod
+    def _settle(reader: Reader, intake: Intake) -> None:
         def waits(feed: Feed) -> bool:
             # What is under way to a relation that is gone never arrives.
             gone = feed.ended is not None and feed.ended[0] == "not-found"
             return feed.progress["held_bytes"] > 0 and not gone
 
         while any(waits(feed) for feed in reader.feeds()):
-            self._intake.wait(POST_SECONDS)
+            intake.wait(POST_SECONDS)
 
     async def _on_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         return await trio.to_thread.run_sync(work, *args, limiter=self._limiter, abandon_on_cancel=True)

@@ -311,6 +311,18 @@ pub fn announce(word: Word) {
     }
 }
 
+/// The processes of a new generation know nothing of what was announced before: everything is to be announced anew.
+/// Not while rows with the words are on their way.
+pub fn forget_announcements() {
+    for shard in SHARD.iter() {
+        let mut shard = shard.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for known in shard.values_mut().filter(|known| known.announced) {
+            known.announced = false;
+            UNANNOUNCED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// [`announce`] of a word and of all that stands in it.
 pub fn announce_whole(word: Word) {
     if let Some(Content::Record(words)) = content(word) {

@@ -5,7 +5,16 @@ use pyo3::prelude::*;
 
 /// The cluster is formed: requests are served from now on.
 #[pyclass(frozen, get_all, module = "dataflow_serve._core")]
-pub(crate) struct Formed {}
+pub(crate) struct Formed {
+    generation: u64,
+}
+
+/// The generation is over, and its catalog with it; another one follows.
+#[pyclass(frozen, get_all, module = "dataflow_serve._core")]
+pub(crate) struct Fallen {
+    generation: u64,
+    why: String,
+}
 
 /// A client asks for a program; answered by `Host.respond` or `Host.reject`.
 #[pyclass(frozen, get_all, module = "dataflow_serve._core")]
@@ -87,7 +96,8 @@ impl From<&Ending> for Stopped {
 /// The Python object of an event.
 pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
-        Event::Formed => Py::new(py, Formed {})?.into_any(),
+        Event::Formed { generation } => Py::new(py, Formed { generation })?.into_any(),
+        Event::Fallen { generation, why } => Py::new(py, Fallen { generation, why })?.into_any(),
         Event::Register { ticket, program, name } => {
             Py::new(py, Register { ticket: ticket.0, program, name })?.into_any()
         }

@@ -25,20 +25,21 @@ fn on_bad(skip: bool) -> OnBad {
 #[pyclass(frozen, module = "dataflow_serve._core")]
 pub(crate) struct Intake {
     host: Py<Host>,
+    generation: u64,
     bell: Arc<Bell>,
 }
 
 impl Intake {
-    pub(crate) fn new(host: Py<Host>) -> Self {
-        Intake { host, bell: Arc::default() }
+    pub(crate) fn new(host: Py<Host>, generation: u64) -> Self {
+        Intake { host, generation, bell: Arc::default() }
     }
 }
 
 #[pymethods]
 impl Intake {
-    /// Opens a feed to the worker of the process whose turn it is.
+    /// Opens a feed to the worker of the process whose turn it is; it has ended if the generation has.
     fn feed(&self, limit_bytes: usize) -> Feed {
-        Feed { queue: self.host.get().workers.open_feed(limit_bytes, &self.bell) }
+        Feed { queue: self.host.get().workers.open_feed(self.generation, limit_bytes, &self.bell) }
     }
 
     /// Waits, without the GIL, until a feed has news or `ring` is called, at most so many seconds.

@@ -90,9 +90,9 @@ impl Host {
         self.workers.post_source(name, report);
     }
 
-    /// What the thread of one source hands its rows to.
-    fn intake(slf: &Bound<'_, Self>) -> Intake {
-        Intake::new(slf.clone().unbind())
+    /// What the thread of one source hands its rows to, in one generation.
+    fn intake(slf: &Bound<'_, Self>, generation: u64) -> Intake {
+        Intake::new(slf.clone().unbind(), generation)
     }
 
     /// Answers any of them with an error.

@@ -31,7 +31,8 @@ fn limits() -> String {
 mod _core {
     #[pymodule_export]
     use crate::events::{
-        Attach, Attached, Detach, Explain, Formed, Register, Registered, Stopped, Unattached, Unregistered,
+        Attach, Attached, Detach, Explain, Fallen, Formed, Register, Registered, Stopped, Unattached,
+        Unregistered,
     };
     #[pymodule_export]
     use crate::feed::{Csv, Feed, Intake, Ndjson, PgOutput, Piece};

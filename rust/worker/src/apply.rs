@@ -62,6 +62,12 @@ impl Member {
                 self.transaction(time, *origin, transaction, net);
             }
         }
+        for command in elements.iter().flat_map(|(_, element)| &element.commands) {
+            // A worker's first word in a generation, at its first time: before whatever anybody registers in it.
+            if let Command::Quarantine { digests } = command {
+                self.quarantined.extend(digests.iter().cloned());
+            }
+        }
         for (origin, element) in &elements {
             for command in &element.commands {
                 self.command(time, *origin, command, net);
@@ -184,7 +190,8 @@ impl Member {
             Command::Interrupt { module, since, why } => {
                 self.interrupt_module(time, module, *since, why, net);
             }
-            Command::Quarantine { digests } => self.quarantined.extend(digests.iter().cloned()),
+            // Has had its effect before all others of the time.
+            Command::Quarantine { .. } => {}
             Command::Status { ticket } => {
                 let (report, shares) = (self.report(net), self.shares());
                 let sources = if self.local == 0 { self.process.sources() } else { Vec::new() };

@@ -1,5 +1,7 @@
 //! Every number that can be set: [`Config`] once, before the start; [`Tunables`] also while the server runs.
 
+use std::time::Duration;
+
 pub use dataflow_net::limits::Limits;
 pub use dataflow_net::tls::Files;
 use serde::{Deserialize, Serialize};
@@ -24,8 +26,10 @@ pub struct Config {
     pub mesh: Vec<String>,
     /// Shared by the processes of a cluster; one that doesn't know it isn't let in.
     pub secret: Option<String>,
-    /// Processes of different generations refuse each other.
-    pub generation: u64,
+    /// Between two signs of life that processes give each other. Default 1,000.
+    pub heartbeat_millis: u32,
+    /// Silence after which another process counts as gone, which ends the generation. Default 5,000.
+    pub suspect_millis: u32,
     /// Answers `/echo` with a WebSocket that echoes, for conformance suites.
     pub enable_echo: bool,
     /// Lets a module ask by its name for something to go wrong in it, for test suites.
@@ -54,7 +58,8 @@ impl Default for Config {
             process: 0,
             mesh: Vec::new(),
             secret: None,
-            generation: 0,
+            heartbeat_millis: 1_000,
+            suspect_millis: 5_000,
             enable_echo: false,
             enable_faults: false,
             spin: false,
@@ -64,6 +69,18 @@ impl Default for Config {
             access: Rules::default(),
             tunables: Tunables::default(),
         }
+    }
+}
+
+impl Config {
+    /// Between two signs of life.
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_millis.into())
+    }
+
+    /// How long another process may be silent.
+    pub fn suspect(&self) -> Duration {
+        Duration::from_millis(self.suspect_millis.into())
     }
 }
 

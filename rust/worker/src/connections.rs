@@ -98,6 +98,8 @@ struct Remote {
     batches: Vec<Vec<Dispatch>>,
     /// Whether something has been taken that the thread had to wait for.
     taken: Vec<bool>,
+    /// How often each thread has yet to close all connections: what it tells of until then is of those.
+    closing: Vec<usize>,
     arrivals: Vec<Arrival>,
 }
 
@@ -137,6 +139,7 @@ impl Connections {
             local,
             batches: (0..hub.threads()).map(|_| Vec::new()).collect(),
             taken: vec![false; hub.threads()],
+            closing: vec![0; hub.threads()],
             arrivals: Vec::new(),
             hub,
         };
@@ -260,10 +263,17 @@ impl Connections {
     fn arrived(&mut self, arrival: Arrival) {
         let (id, waiting) = match arrival {
             Arrival::Opened(id, flow) => {
-                self.sessions.insert(id, Session::new(&flow));
+                let expelled = self.is_closing(id);
+                self.sessions.insert(id, Session { expelled, ..Session::new(&flow) });
                 return;
             }
             Arrival::Became(id, fate) => return self.became(id, fate),
+            Arrival::AllClosed(thread) => {
+                if let Side::There(remote) = &mut self.side {
+                    remote.closing[thread] = remote.closing[thread].saturating_sub(1);
+                }
+                return;
+            }
             Arrival::Request(id, encoding, read, ahead) => (id, Waiting::Request(encoding, read, ahead)),
             Arrival::Http(id, request) => (id, Waiting::Http(request)),
         };
@@ -271,6 +281,11 @@ impl Connections {
             session.inbox.push_back(waiting);
             self.schedule(id);
         }
+    }
+
+    /// Whether the connection is one of those that its thread has yet to close.
+    fn is_closing(&self, id: ConnectionId) -> bool {
+        matches!(&self.side, Side::There(remote) if remote.closing[remote.hub.thread_of(id)] > 0)
     }
 
     fn became(&mut self, id: ConnectionId, fate: Fate) {
@@ -509,11 +524,18 @@ impl Connections {
         std::mem::take(&mut self.orphans)
     }
 
-    /// Begins to close all connections.
+    /// Begins to close all connections. What they had under way and what they have sent is forgotten, and what is
+    /// decoded from now on is decoded against an empty catalog: nothing of this generation reaches the next.
     pub(crate) fn close_all(&mut self, local: usize, reason: Close) {
+        self.orphans.clear();
+        self.blocked.clear();
+        self.relieved.clear();
+        self.sessions.values_mut().for_each(Session::forget);
+        self.publish(&Catalog::default());
         match &mut self.side {
             Side::Here(sockets) => sockets.carry_out(Dispatch::CloseAll(local, reason), &mut self.turns),
             Side::There(remote) => {
+                remote.closing.iter_mut().for_each(|closing| *closing += 1);
                 remote.batches.iter_mut().for_each(|batch| batch.push(Dispatch::CloseAll(local, reason)));
             }
         }
@@ -535,6 +557,15 @@ impl Session {
             inbox: VecDeque::new(),
             shut: false,
         }
+    }
+
+    /// Nothing that it has asked for matters any more, and nothing more is taken from it.
+    fn forget(&mut self) {
+        self.expelled = true;
+        self.held = None;
+        self.control = None;
+        self.subs.clear();
+        self.inbox.clear();
     }
 
     fn may_go_on(&self, inbox_bytes: usize) -> bool {

@@ -1,6 +1,5 @@
 //! How a worker's thread, already serving its port, gets its place in the formed cluster.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -11,7 +10,7 @@ use timely::communication::allocator::{Allocator, ProcessBuilder};
 use timely::worker::Worker;
 
 use crate::member::Member;
-use crate::process::{Event, Process};
+use crate::process::Process;
 
 /// What a worker needs of the others to become a member.
 pub(crate) enum Seat {
@@ -48,9 +47,9 @@ impl Place {
         *self.offer.lock().unwrap_or_else(PoisonError::into_inner) = Some((seat, history));
     }
 
-    /// The member, once there is a seat for it. Waits for the process's other workers to take theirs, which they do
-    /// at their next turn.
-    pub(crate) fn take_member(&self, process: &Arc<Process>) -> Option<Member> {
+    /// The member, once there is a seat for it; its requests are numbered from `tickets` on. Waits for the process's
+    /// other workers to take theirs, which they do at their next turn.
+    pub(crate) fn take_member(&self, process: &Arc<Process>, tickets: u64) -> Option<Member> {
         let (seat, history) = self.offer.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let allocator = match seat {
             Seat::Alone => Allocator::Thread(Thread::default()),
@@ -58,11 +57,8 @@ impl Place {
             Seat::Meshed(builder) => Allocator::Tcp(builder.build()),
         };
         let worker = Worker::new(WorkerConfig::default(), allocator, Some(Instant::now()));
-        let member = Member::new(worker, Arc::clone(process), self.local, history);
-        if process.seated.fetch_add(1, Ordering::SeqCst) + 1 == process.config.threads {
-            process.formed.store(true, Ordering::SeqCst);
-            process.tell(Event::Formed);
-        }
+        let member = Member::new(worker, Arc::clone(process), self.local, history, tickets);
+        process.seated();
         Some(member)
     }
 }

@@ -1,12 +1,9 @@
 //! The handle on a process's workers: starts them, carries events and answers, stops them.
 
-use std::any::Any;
-use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::RawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,9 +11,6 @@ use dataflow_net::http::Doorkeeper;
 use dataflow_net::limits::Limits;
 use dataflow_net::poller::{Mailbox, Poller};
 use dataflow_net::tls::{self, Identity};
-use timely::communication::Hooks;
-use timely::communication::allocator::ProcessBuilder;
-use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 
 use crate::access::Gate;
 use crate::access::rules::Rules;
@@ -25,22 +19,16 @@ use crate::config::Config;
 use crate::connections::Connections;
 use crate::error::WorkerError;
 use crate::feed::{Bell, Feed};
-use crate::formation::{Place, Seat};
+use crate::formation::Place;
+use crate::generations::Coordinator;
 use crate::io::{Hub, IoThread};
-use crate::mesh::{self, Links};
 use crate::panics;
 use crate::process::{Answer, Ending, Event, Process};
 use crate::run::Loop;
 use crate::sockets::Sockets;
 
-/// How long timely's own threads have to send what is queued, once the workers have ended.
-const DRAIN: Duration = Duration::from_secs(2);
-
 /// A time that nobody is idle for; still an integer in every encoding.
 const FOREVER_MICROS: u64 = i64::MAX as u64;
-
-/// What timely's network threads are known by; dropped when the workers have ended.
-type MeshGuard = Arc<Mutex<Option<Box<dyn Any + Send>>>>;
 
 /// The workers of this process. Dropping it stops them without waiting.
 pub struct Host {
@@ -48,7 +36,6 @@ pub struct Host {
     identity: Arc<Identity>,
     poller: Mutex<Option<Poller>>,
     address: SocketAddr,
-    mesh: MeshGuard,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -88,23 +75,13 @@ impl Host {
         .map_err(system("the poller"))?;
         let address = poller.local_addr();
         process.set_wakers((0..mailboxes.len()).map(|thread| poller.waker(thread)).collect());
-        let host = Host {
-            process,
-            identity,
-            poller: Mutex::new(Some(poller)),
-            address,
-            mesh: Arc::default(),
-            threads: Mutex::default(),
-        };
+        let host =
+            Host { process, identity, poller: Mutex::new(Some(poller)), address, threads: Mutex::default() };
         let places: Vec<Place> = (0..host.process.config.threads).map(Place::new).collect();
+        let coordinator = Coordinator::new(Arc::clone(&host.process), places.clone(), mesh_listener)
+            .map_err(system("the mesh"))?;
         host.start_threads(mailboxes, &places, max_message_bytes)?;
-        match mesh_listener {
-            Some(listener) => {
-                let (process, guard) = (Arc::clone(&host.process), Arc::clone(&host.mesh));
-                host.spawn("dataflow:mesh".into(), move || form(&listener, &process, &places, &guard))?;
-            }
-            None => seat_alone(&host.process, &places).map_err(system("random numbers"))?,
-        }
+        host.spawn("dataflow:coordinator".into(), move || coordinator.run())?;
         Ok(host)
     }
 
@@ -154,7 +131,7 @@ impl Host {
 
     /// Whether the cluster is formed, so that requests are served.
     pub fn is_formed(&self) -> bool {
-        self.process.formed.load(Ordering::SeqCst)
+        self.process.is_formed()
     }
 
     /// A descriptor that is readable while there are events.
@@ -193,15 +170,16 @@ impl Host {
         self.process.answer(Ticket(0), Answer::Attach { name, source });
     }
 
-    /// Opens a feed to the worker of the process whose turn it is; `bell` rings when it has room again.
-    pub fn open_feed(&self, limit_bytes: usize, bell: &Arc<Bell>) -> Arc<Feed> {
+    /// Opens a feed to the worker of the process whose turn it is, for one generation; `bell` rings when it has room
+    /// again, or has ended, as it has at once if that generation is over.
+    pub fn open_feed(&self, generation: u64, limit_bytes: usize, bell: &Arc<Bell>) -> Arc<Feed> {
         let config = &self.process.config;
         let local = self.process.feeds_opened.fetch_add(1, Ordering::Relaxed) % config.threads;
         let process = Arc::clone(&self.process);
         let wake = Box::new(move || process.wake(local));
         let worker = config.process * config.threads + local;
         let feed = Arc::new(Feed::new(worker, limit_bytes, Arc::clone(bell), wake));
-        self.process.open_feed(local, Arc::clone(&feed));
+        self.process.open_feed(local, generation, Arc::clone(&feed));
         feed
     }
 
@@ -215,6 +193,17 @@ impl Host {
         self.process.request_shutdown();
     }
 
+    /// Stops the workers of this process without a word to the rest of the cluster.
+    pub fn abandon(&self) {
+        self.process.quit();
+    }
+
+    /// Lets one of the workers panic in the middle of a step, at the next command: for tests of what follows.
+    #[doc(hidden)]
+    pub fn sabotage(&self) {
+        self.process.sabotage();
+    }
+
     /// Waits until all workers have ended, and says how; `None` if they haven't in time.
     pub fn join(&self, timeout: Duration) -> Option<Ending> {
         self.process.wait_ended(timeout)?;
@@ -224,35 +213,13 @@ impl Host {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         // They are past their last statement, or nearly; panics were caught inside.
         threads.into_iter().for_each(|thread| drop(thread.join()));
-        let ending = self.process.ending();
-        self.release_mesh(ending == Ending::Clean);
-        Some(ending)
-    }
-
-    /// Lets go of timely's threads. They send what is queued and wait for the other processes to do the same: those
-    /// may be gone or stand still, and the guard panics where they are. So not on this thread, not for long, and not
-    /// at all where the cluster didn't end in step.
-    fn release_mesh(&self, drain: bool) {
-        let Some(guard) = self.mesh.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let guard = ManuallyDrop::new(guard);
-        if !drain {
-            return;
-        }
-        let (done, drained) = mpsc::channel();
-        let drain = move || {
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(ManuallyDrop::into_inner(guard))));
-            let _ = done.send(());
-        };
-        if std::thread::Builder::new().name("dataflow:mesh-drain".into()).spawn(drain).is_ok() {
-            let _ = drained.recv_timeout(DRAIN);
-        }
+        Some(self.process.ending())
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.process.abandon();
-        self.release_mesh(false);
+        self.process.quit();
     }
 }
 
@@ -268,50 +235,15 @@ fn check(config: &Config) -> Result<(), WorkerError> {
         let count = config.mesh.len();
         return wrong(format!("{} processes need as many mesh addresses, not {count}", config.processes));
     }
+    if config.heartbeat_millis == 0 || config.suspect_millis <= config.heartbeat_millis {
+        let (beat, suspect) = (config.heartbeat_millis, config.suspect_millis);
+        return wrong(format!(
+            "suspect_millis={suspect} must be greater than heartbeat_millis={beat}, and that greater than 0"
+        ));
+    }
     config.tunables.check().map_err(WorkerError::Config)
 }
 
 fn bind_mesh(address: &str) -> Result<TcpListener, WorkerError> {
     TcpListener::bind(address).map_err(|source| WorkerError::Mesh { address: address.into(), source })
-}
-
-/// The cluster is this process: it is formed at once.
-fn seat_alone(process: &Process, places: &[Place]) -> std::io::Result<()> {
-    let history = mesh::new_history()?;
-    if let [place] = places {
-        place.offer(Seat::Alone, history);
-    } else {
-        let builders = ProcessBuilder::new_typed_vector(places.len(), Hooks::default().refill, None);
-        for (place, builder) in places.iter().zip(builders) {
-            place.offer(Seat::Shared(builder), history);
-        }
-    }
-    process.wake_all();
-    Ok(())
-}
-
-/// Connects the processes and hands the workers their seats.
-fn form(listener: &TcpListener, process: &Process, places: &[Place], guard: &MeshGuard) {
-    let links = match mesh::connect(listener, process) {
-        Ok(Some(links)) => links,
-        Ok(None) => return,
-        Err(error) => return mesh_failed(process, &error),
-    };
-    let Links { sockets, history } = links;
-    let (own, threads) = (process.config.process, process.config.threads);
-    let local = ProcessBuilder::new_typed_vector(threads, Hooks::default().refill, None);
-    match initialize_networking_from_sockets(local, sockets, own, threads, Hooks::default()) {
-        Ok((builders, threads)) => {
-            *guard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(threads));
-            for (place, builder) in places.iter().zip(builders) {
-                place.offer(Seat::Meshed(builder), history);
-            }
-            process.wake_all();
-        }
-        Err(error) => mesh_failed(process, &error),
-    }
-}
-
-fn mesh_failed(process: &Process, error: &std::io::Error) {
-    process.fail(format!("the mesh failed: {error}"));
 }

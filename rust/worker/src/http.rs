@@ -1,7 +1,6 @@
 //! What a browser, a probe and a Prometheus find on the clients' port.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
 
 use dataflow_net::http::{HttpRequest, HttpResponse, Peer};
 use dataflow_protocol::request::Op;
@@ -29,10 +28,11 @@ pub(crate) fn respond(
             guarded(request, peer, process, || Ok(HttpResponse::body(METRICS, process.metrics.encode())))
         }
         "/health/live" => HttpResponse::text(200, "live\n"),
-        "/health/ready" if process.formed.load(Ordering::Relaxed) && !process.shutdown_requested() => {
-            HttpResponse::text(200, "ready\n")
+        "/health/ready" if process.shutdown_requested() => {
+            HttpResponse::text(503, "the server is shutting down\n")
         }
-        "/health/ready" => HttpResponse::text(503, "the cluster is not formed\n"),
+        "/health/ready" if process.is_formed() => HttpResponse::text(200, "ready\n"),
+        "/health/ready" => HttpResponse::text(503, format!("{}\n", unformed(process))),
         path => HttpResponse::text(404, format!("nothing at {path}\n")),
     }
 }
@@ -48,6 +48,14 @@ fn guarded(
         grant.for_everything(Op::Status).map_err(|error| HttpResponse::text(403, error.message + "\n"))
     });
     granted.and_then(|()| response()).unwrap_or_else(|refusal| refusal)
+}
+
+/// That the cluster isn't formed, and what is known to be in the way.
+pub(crate) fn unformed(process: &Process) -> String {
+    match process.obstacle() {
+        obstacle if obstacle.is_empty() => "the cluster is not formed yet".to_owned(),
+        obstacle => format!("the cluster is not formed yet: {obstacle}"),
+    }
 }
 
 /// The console: a self-contained page that then keeps itself up to date through a WebSocket.

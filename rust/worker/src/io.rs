@@ -50,6 +50,8 @@ pub(crate) enum Arrival {
     Http(ConnectionId, HttpRequest),
     /// This has become of it.
     Became(ConnectionId, Fate),
+    /// The thread has begun to close all connections of the worker that it has told of.
+    AllClosed(usize),
 }
 
 /// Where workers and threads leave things for each other.
@@ -154,10 +156,11 @@ impl IoThread {
         }
     }
 
-    /// Lives until all workers have ended. Does not panic; a panic inside ends the process's workers.
+    /// Lives until all workers have ended. Does not panic; a panic inside ends the process's workers, for it takes
+    /// their connections with it.
     pub(crate) fn run(mut self) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.turns())) {
-            self.process.fail(panics::message(&*panic));
+            self.process.give_up(format!("an I/O thread failed: {}", panics::text(&*panic)));
         }
     }
 
@@ -203,6 +206,7 @@ impl IoThread {
                 Dispatch::Resume(id) => {
                     self.peers.get_mut(id).into_iter().for_each(|peer| peer.shut = false);
                 }
+                Dispatch::CloseAll(owner, _) => self.arrivals[*owner].push(Arrival::AllClosed(self.index)),
                 _ => {}
             }
             self.sockets.carry_out(dispatch, &mut self.turns);

@@ -10,7 +10,7 @@
 //!   [`keys`]: the replicated table of idempotency keys.
 //! * [`access`]: who may do what.
 //! * [`host`]: starts and stops a process's workers; [`process`]: what they share, events for Python among it;
-//!   `mesh`, `formation`: how processes become a cluster.
+//!   `mesh`, `formation`: how processes become a cluster; `generations`: again and again.
 //! * [`limits`]: what a query may use, and its end; `quarantine`: programs that the cluster fell over.
 //! * `http`, [`metrics`]: what browsers, probes and Prometheus find; `timeline`: when times were applied.
 
@@ -28,6 +28,7 @@ pub mod feed;
 mod feeding;
 mod flow;
 mod formation;
+mod generations;
 pub mod host;
 mod http;
 mod io;

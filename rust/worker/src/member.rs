@@ -161,15 +161,25 @@ pub(crate) struct Member {
     /// The cluster was told to stop.
     pub(crate) stopping: bool,
     shutdown_sent: bool,
-    tickets: u64,
+    /// Of the last request given one. It goes on from generation to generation, so that an answer that comes late is
+    /// nobody's.
+    pub(crate) tickets: u64,
 }
 
 impl Member {
     /// Builds the standing dataflows, in the same order on every worker.
-    pub(crate) fn new(mut worker: Worker, process: Arc<Process>, local: usize, history: u64) -> Self {
+    pub(crate) fn new(
+        mut worker: Worker,
+        process: Arc<Process>,
+        local: usize,
+        history: u64,
+        tickets: u64,
+    ) -> Self {
         let own_process = process.config.process;
         let threads = process.config.threads;
+        let shared = Arc::clone(&process);
         let sequencer = Sequencer::new(&mut worker, move |origin, element: &Element| {
+            shared.suffer();
             if origin.0 / threads != own_process {
                 learn(&element.contents, |content| dictionary::intern(content).map(drop));
             }
@@ -211,7 +221,7 @@ impl Member {
             published: None,
             stopping: false,
             shutdown_sent: false,
-            tickets: 0,
+            tickets,
             engine,
             sequencer,
             mail,
@@ -350,14 +360,17 @@ impl Member {
         self.metrics.publish(Published { relations, clients: clients.collect() });
     }
 
-    /// Ends what clients wait for, when the cluster stops.
+    /// Ends what clients wait for, when the generation is over or the cluster stops.
     pub(crate) fn interrupt(&mut self, net: &mut Connections) {
-        let why = if self.process.failed() {
-            "a part of the cluster failed"
-        } else {
-            "the server is shutting down"
+        let error = match self.process.why_fallen() {
+            Some(why) => {
+                let hint =
+                    "The cluster forms anew, without its programs and rows: register, then subscribe again.";
+                let message = format!("the cluster has to begin anew: {why}");
+                ErrorBody::new(ErrorCode::Interrupted, message).with_hint(Some(hint.into()))
+            }
+            None => ErrorBody::new(ErrorCode::Interrupted, "the server is shutting down"),
         };
-        let error = ErrorBody::new(ErrorCode::Interrupted, why);
         for (_, pending) in std::mem::take(&mut self.pending) {
             match pending {
                 Pending::Shutdown { caller } => net.ok(&caller, &serde_json::json!({})),
@@ -376,6 +389,7 @@ impl Member {
             net.error(&caller, &error);
         }
         self.subscriptions.end_all(net, &error);
+        self.feeds.add(self.process.take_feeds(self.local));
         self.feeds.end(&error);
     }
 

@@ -161,10 +161,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Figures of the process as a part of its cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessMetrics {
+    /// The generation that serves requests; 0 while none does.
+    pub generation: Gauge,
+    /// Generations that have ended.
+    pub fallen: Counter,
+    /// Connections to the mesh port that came to nothing.
+    pub refused: Counter,
+    /// Processes that this one has no link with.
+    pub missing: Gauge,
+}
+
+impl ProcessMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let help = "The generation that serves requests, 0 while none does";
+        registry.register("generation", help, self.generation.clone());
+        registry.register("generations_fallen", "Generations that have ended", self.fallen.clone());
+        registry.register("mesh_refused", "Connections to the mesh port refused", self.refused.clone());
+        registry.register("mesh_missing", "Processes without a link to this one", self.missing.clone());
+    }
+}
+
 /// The registry of a process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    /// The process's own.
+    pub process: ProcessMetrics,
     workers: Vec<WorkerMetrics>,
     io_threads: Vec<IoMetrics>,
 }
@@ -226,6 +251,8 @@ impl Metrics {
     /// Figures for as many workers and I/O threads.
     pub fn new(threads: usize, io_threads: usize) -> Self {
         let mut registry = Registry::with_prefix("dataflow");
+        let process = ProcessMetrics::default();
+        process.register(&mut registry);
         let turns = family!(registry, "turns", "Turns of the worker's loop", Counter);
         let commands = family!(registry, "commands", "Sequenced commands and transactions applied", Counter);
         let steps = family!(registry, "steps", "Steps of the dataflows", Counter);
@@ -297,7 +324,7 @@ impl Metrics {
         let published = workers.iter().map(|worker| Arc::clone(&worker.published)).collect();
         registry.register_collector(Box::new(Lookup { published }));
         let io_threads = Self::io_threads(&mut registry, io_threads);
-        Metrics { registry: Mutex::new(registry), workers, io_threads }
+        Metrics { registry: Mutex::new(registry), process, workers, io_threads }
     }
 
     fn io_threads(registry: &mut Registry, threads: usize) -> Vec<IoMetrics> {

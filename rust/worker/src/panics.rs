@@ -37,20 +37,8 @@ fn log(thread: &str, info: &PanicHookInfo<'_>) {
     tracing::error!(thread, why, place, "panic{backtrace}");
 }
 
-fn text(panic: &(dyn Any + Send)) -> &str {
+/// What a panic says.
+pub(crate) fn text(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
-}
-
-/// What a panic says, in words that tell a fault of this process from one that it was dragged into.
-pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
-    if is_dragged(panic) {
-        return "another process of the cluster is gone".to_owned();
-    }
-    text(panic).to_owned()
-}
-
-/// Whether the panic is the consequence of another process's end.
-pub(crate) fn is_dragged(panic: &(dyn Any + Send)) -> bool {
-    DRAGGED.iter().any(|sign| text(panic).contains(sign))
 }

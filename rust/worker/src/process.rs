@@ -1,4 +1,5 @@
-//! What the workers of a process share with each other and with Python: two queues, two wake-ups, a few flags.
+//! What the workers of a process share with each other and with Python: two queues, two wake-ups, a few flags, and
+//! the life of the present generation. All of it lives as long as the process does, through all generations.
 //!
 //! Up go small events, in batches that Python drains when a descriptor becomes readable. Down go answers to the
 //! events that asked for one, each to the worker that asked, which is then unparked. No worker ever waits for
@@ -9,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use dataflow_net::poller::WorkerWaker;
@@ -21,6 +22,7 @@ use crate::access::Gate;
 use crate::command::Ticket;
 use crate::config::Config;
 use crate::feed::Feed;
+use crate::generations::News;
 use crate::metrics::Metrics;
 use crate::quarantine::Quarantine;
 
@@ -28,7 +30,17 @@ use crate::quarantine::Quarantine;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The cluster is formed: requests are served from now on.
-    Formed,
+    Formed {
+        /// Counted up; all processes call it the same.
+        generation: u64,
+    },
+    /// The generation is over: its catalog is gone, what was asked on its behalf needs no answer. Another one follows.
+    Fallen {
+        /// The number that it was formed under.
+        generation: u64,
+        /// Why.
+        why: String,
+    },
     /// A client asks for a program; to be answered with a plan.
     Register {
         /// Of the request.
@@ -104,7 +116,7 @@ pub enum Ending {
     Clean,
     /// As they were told to, but the rest of the cluster wasn't to be reached.
     Alone,
-    /// A worker panicked, here or in a process this one was connected to; the message of the first panic.
+    /// The process can't form another generation; why.
     Failed(String),
 }
 
@@ -141,18 +153,24 @@ pub(crate) struct Process {
     pub(crate) metrics: Metrics,
     /// Who may do what.
     pub(crate) gate: Arc<Gate>,
-    /// Requests are served.
-    pub(crate) formed: AtomicBool,
-    /// Somebody asked for the cluster to stop; a worker sees to it.
+    /// Requests are served. Written under the lock of `life`.
+    formed: AtomicBool,
+    /// The present generation is over: its members leave it. Written under the lock of `life`.
+    fallen: AtomicBool,
+    /// Somebody asked for the cluster to stop; a worker sees to it. Written under the lock of `life`.
     shutdown: AtomicBool,
     /// All workers leave their loops, without ceremony.
-    abandon: AtomicBool,
+    quit: AtomicBool,
     /// The rest of the cluster didn't answer the wish to stop.
-    pub(crate) alone: AtomicBool,
+    alone: AtomicBool,
     failure: Mutex<Option<String>>,
     pub(crate) quarantine: Quarantine,
-    /// Workers that have become members.
-    pub(crate) seated: AtomicUsize,
+    life: Mutex<Life>,
+    /// A test wants a worker to panic in the middle of a step.
+    sabotaged: AtomicBool,
+    /// Why requests aren't served, as the coordinator has it.
+    obstacle: Mutex<String>,
+    coordinator: OnceLock<mpsc::Sender<News>>,
     running: Mutex<usize>,
     all_ended: Condvar,
     events: Mutex<Events>,
@@ -166,6 +184,30 @@ pub(crate) struct Process {
     /// What sources say of themselves, JSON by name; written by Python.
     sources: Mutex<BTreeMap<String, String>>,
     wakers: OnceLock<Vec<WorkerWaker>>,
+}
+
+/// The present generation in this process.
+#[derive(Default)]
+struct Life {
+    /// Its number, while the workers have seats in it.
+    generation: Option<u64>,
+    seated: usize,
+    left: usize,
+    /// Why it is over.
+    why: Option<String>,
+    /// A worker of this process panicked in it, and what it had is never dropped.
+    panicked: bool,
+}
+
+/// How a generation ended in this process.
+pub(crate) struct Ended {
+    pub(crate) generation: u64,
+    /// `None` if its workers left as they were told to.
+    pub(crate) why: Option<String>,
+    /// A worker of this process panicked in it.
+    pub(crate) panicked: bool,
+    /// All its workers were members before.
+    pub(crate) formed: bool,
 }
 
 #[derive(Default)]
@@ -188,12 +230,16 @@ impl Process {
             metrics: Metrics::new(config.threads, config.io_threads),
             gate: Arc::new(Gate::new(config.access.clone())),
             formed: AtomicBool::new(false),
+            fallen: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
-            abandon: AtomicBool::new(false),
+            quit: AtomicBool::new(false),
             alone: AtomicBool::new(false),
             failure: Mutex::new(None),
             quarantine: Quarantine::default(),
-            seated: AtomicUsize::new(0),
+            life: Mutex::default(),
+            sabotaged: AtomicBool::new(false),
+            obstacle: Mutex::default(),
+            coordinator: OnceLock::new(),
             running: Mutex::new(config.threads),
             all_ended: Condvar::new(),
             events: Mutex::default(),
@@ -211,6 +257,18 @@ impl Process {
     /// Set once, before the workers start: theirs, then those of I/O threads.
     pub(crate) fn set_wakers(&self, wakers: Vec<WorkerWaker>) {
         let _ = self.wakers.set(wakers);
+    }
+
+    /// Set once, before the workers start: who is told of what becomes of the generation.
+    pub(crate) fn set_coordinator(&self, post: mpsc::Sender<News>) {
+        let _ = self.coordinator.set(post);
+    }
+
+    fn report(&self, news: News) {
+        if let Some(coordinator) = self.coordinator.get() {
+            // It is gone only after the workers are.
+            let _ = coordinator.send(news);
+        }
     }
 
     pub(crate) fn wake(&self, local: usize) {
@@ -273,12 +331,19 @@ impl Process {
         std::mem::take(&mut *lock(&self.answers[local]))
     }
 
-    /// Hands a new feed to its worker. One that comes too late ends at once.
-    pub(crate) fn open_feed(&self, local: usize, feed: Arc<Feed>) {
-        if self.abandoned() || *lock(&self.running) == 0 {
+    /// Hands a new feed to its worker. One that is for another generation than the present one ends at once: relations
+    /// have other numbers there.
+    pub(crate) fn open_feed(&self, local: usize, generation: u64, feed: Arc<Feed>) {
+        let life = lock(&self.life);
+        if life.generation != Some(generation) || life.why.is_some() {
+            drop(life);
+            return feed.end(ErrorBody::new(ErrorCode::Interrupted, "the cluster has to begin anew"));
+        }
+        if self.quitting() || *lock(&self.running) == 0 {
             return feed.end(ErrorBody::new(ErrorCode::Interrupted, "the server is shutting down"));
         }
         if let Some(feeds) = self.feeds.get(local) {
+            // A worker that leaves looks here once more, and whatever made it leave was said under this lock.
             lock(feeds).push(feed);
             self.wake(local);
         }
@@ -302,7 +367,9 @@ impl Process {
     }
 
     pub(crate) fn request_shutdown(&self) {
+        let life = lock(&self.life);
         self.shutdown.store(true, Ordering::SeqCst);
+        drop(life);
         self.wake_all();
     }
 
@@ -310,14 +377,151 @@ impl Process {
         self.shutdown.load(Ordering::SeqCst)
     }
 
-    /// Every worker of the process leaves its loop at the next turn.
-    pub(crate) fn abandon(&self) {
-        self.abandon.store(true, Ordering::SeqCst);
+    /// Every worker of the process leaves its loop for good at the next turn.
+    pub(crate) fn quit(&self) {
+        self.quit.store(true, Ordering::SeqCst);
         self.wake_all();
     }
 
-    pub(crate) fn abandoned(&self) -> bool {
-        self.abandon.load(Ordering::SeqCst)
+    pub(crate) fn quitting(&self) -> bool {
+        self.quit.load(Ordering::SeqCst)
+    }
+
+    /// The workers leave for good, without the rest of the cluster.
+    pub(crate) fn quit_alone(&self) {
+        self.alone.store(true, Ordering::SeqCst);
+        self.quit();
+    }
+
+    /// No generation can be formed here any more. The first reason given is the one that is reported.
+    pub(crate) fn give_up(&self, message: String) {
+        lock(&self.failure).get_or_insert(message);
+        self.quit();
+    }
+
+    /// A generation begins: each worker is about to find a seat. `false` if the process is to stop, and none may.
+    pub(crate) fn open(&self, generation: u64) -> bool {
+        let mut life = lock(&self.life);
+        if self.shutdown_requested() || self.quitting() {
+            return false;
+        }
+        self.answers.iter().for_each(|answers| lock(answers).clear());
+        *life = Life { generation: Some(generation), ..Life::default() };
+        true
+    }
+
+    /// The generation in which there are seats, taken or not.
+    pub(crate) fn generation(&self) -> Option<u64> {
+        lock(&self.life).generation
+    }
+
+    /// Whether there are seats, taken or not.
+    pub(crate) fn is_open(&self) -> bool {
+        self.generation().is_some()
+    }
+
+    /// A worker has become a member. When all have, requests are served.
+    pub(crate) fn seated(&self) {
+        let mut life = lock(&self.life);
+        life.seated += 1;
+        if life.seated == self.config.threads
+            && let Some(generation) = life.generation
+        {
+            self.formed.store(life.why.is_none(), Ordering::SeqCst);
+            self.tell(Event::Formed { generation });
+        }
+    }
+
+    /// Whether requests are served.
+    pub(crate) fn is_formed(&self) -> bool {
+        self.formed.load(Ordering::SeqCst)
+    }
+
+    /// A generation is over: its members leave it at their next turn. The first reason given is the one that counts,
+    /// the others are often its consequences. Nothing happens if it isn't the present one.
+    pub(crate) fn fall(&self, generation: u64, why: String) {
+        let mut life = lock(&self.life);
+        if life.generation != Some(generation) || life.why.is_some() {
+            return;
+        }
+        life.why = Some(why.clone());
+        self.fallen.store(true, Ordering::SeqCst);
+        self.formed.store(false, Ordering::SeqCst);
+        drop(life);
+        self.report(News::Fallen { generation, why });
+        self.wake_all();
+    }
+
+    /// Whether members are to leave.
+    pub(crate) fn has_fallen(&self) -> bool {
+        self.fallen.load(Ordering::SeqCst)
+    }
+
+    /// Why the present generation is over.
+    pub(crate) fn why_fallen(&self) -> Option<String> {
+        lock(&self.life).why.clone()
+    }
+
+    /// A member has panicked: the generation is over, and what the member had is left as it is.
+    pub(crate) fn panicked(&self) {
+        self.quarantine.crashed();
+        let mut life = lock(&self.life);
+        life.panicked = true;
+        let generation = life.generation;
+        drop(life);
+        if let Some(generation) = generation {
+            let process = self.config.process;
+            self.fall(generation, format!("a worker of process {process} failed; its log says why"));
+        }
+    }
+
+    /// For tests: the next worker to receive an element panics.
+    pub(crate) fn sabotage(&self) {
+        self.sabotaged.store(true, Ordering::SeqCst);
+    }
+
+    /// # Panics
+    ///
+    /// If that was asked for.
+    pub(crate) fn suffer(&self) {
+        if self.sabotaged.load(Ordering::Relaxed) && self.sabotaged.swap(false, Ordering::SeqCst) {
+            panic!("sabotage");
+        }
+    }
+
+    /// A worker isn't a member any more. When none is, the coordinator goes on.
+    pub(crate) fn left(&self) {
+        let mut life = lock(&self.life);
+        life.left += 1;
+        if life.why.is_some() && self.shutdown_requested() {
+            self.alone.store(true, Ordering::SeqCst);
+        }
+        if life.left == self.config.threads {
+            drop(life);
+            self.report(News::Vacated);
+        }
+    }
+
+    /// All workers have left: what there is to know of the generation, which isn't any more.
+    pub(crate) fn close(&self) -> Option<Ended> {
+        let life = std::mem::take(&mut *lock(&self.life));
+        self.fallen.store(false, Ordering::SeqCst);
+        self.formed.store(false, Ordering::SeqCst);
+        Some(Ended {
+            generation: life.generation?,
+            formed: life.seated == self.config.threads,
+            why: life.why,
+            panicked: life.panicked,
+        })
+    }
+
+    /// What is in the way of serving requests; empty if nothing is known to be.
+    pub(crate) fn obstacle(&self) -> String {
+        lock(&self.obstacle).clone()
+    }
+
+    pub(crate) fn set_obstacle(&self, text: String) {
+        *lock(&self.obstacle) = text;
     }
 
     /// A worker's thread is at its end.
@@ -325,6 +529,7 @@ impl Process {
         let mut running = lock(&self.running);
         *running -= 1;
         if *running == 0 {
+            self.report(News::Over);
             self.tell(Event::Stopped(self.ending()));
             self.all_ended.notify_all();
         }
@@ -337,23 +542,16 @@ impl Process {
         *lock(&self.running) == 0
     }
 
-    /// The generation has ended: all workers of the process stop. The first reason given is the one that is reported,
-    /// the others are often its consequences.
-    pub(crate) fn fail(&self, message: String) {
-        lock(&self.failure).get_or_insert(message);
-        self.abandon();
-    }
-
-    /// Whether a worker has panicked.
-    pub(crate) fn failed(&self) -> bool {
-        lock(&self.failure).is_some()
-    }
-
     /// Waits until all workers have ended; `None` if they haven't in time.
     pub(crate) fn wait_ended(&self, timeout: Duration) -> Option<()> {
         let wait = self.all_ended.wait_timeout_while(lock(&self.running), timeout, |running| *running > 0);
         let (running, _) = wait.unwrap_or_else(PoisonError::into_inner);
         (*running == 0).then_some(())
+    }
+
+    /// Whether the workers have left as they were told to, with the rest of the cluster.
+    pub(crate) fn ended_in_step(&self) -> bool {
+        !self.quitting() && self.ending() == Ending::Clean
     }
 
     pub(crate) fn ending(&self) -> Ending {

@@ -3,7 +3,6 @@
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dataflow_net::connection::ConnectionId;
@@ -16,9 +15,8 @@ use crate::connections::{Caller, Connections, Next};
 use crate::formation::Place;
 use crate::http;
 use crate::member::{Member, Stepped};
-use crate::metrics::{Phase, WorkerMetrics};
+use crate::metrics::{Phase, Published, WorkerMetrics};
 use crate::pace::Pace;
-use crate::panics;
 use crate::process::Process;
 
 /// How long the other processes have to agree to a shutdown.
@@ -42,6 +40,8 @@ pub(crate) struct Loop {
     /// Since when no turn has found anything to do.
     idle_since: Option<Instant>,
     shutdown_since: Option<Instant>,
+    /// The number of the last request, for the next member to go on from.
+    tickets: u64,
 }
 
 impl Loop {
@@ -63,30 +63,53 @@ impl Loop {
             max_message_bytes,
             idle_since: None,
             shutdown_since: None,
+            tickets: 0,
         }
     }
 
-    /// Lives a worker's life on the calling thread, and reports its end to the process. Does not panic.
+    /// Lives a worker's life on the calling thread, one generation after another, and reports its end to the process.
+    /// Does not panic.
     pub(crate) fn run(mut self) {
         let process = Arc::clone(&self.process);
-        let failed = guard(&process, || self.turns());
-        // What was unwound is not used again, but the clients' side is whole: they are told.
-        if guard(&process, || self.farewell()) || failed {
-            // Dataflows that were left in the middle of a step may panic again when dropped, and a second panic at
-            // the wrong moment aborts the process. This generation is over in any case.
-            let _ = ManuallyDrop::new(self);
-        } else {
-            guard(&process, move || drop(self));
-        }
+        self.net.attach();
+        while self.live() {}
+        guard(&process, || self.farewell());
+        guard(&process, move || drop(self));
         process.worker_ended();
     }
 
-    /// Runs until the cluster stops, or this process has to without it.
+    /// Waits for a generation and lives through it; whether there may be another one.
+    fn live(&mut self) -> bool {
+        let process = Arc::clone(&self.process);
+        let mut panicked = guard(&process, || self.turns());
+        // What was unwound is not used again, but the clients' side is whole: they are told.
+        panicked |= guard(&process, || self.interrupt());
+        if let Some(member) = self.member.take() {
+            self.tickets = member.tickets;
+            if member.stopping {
+                // Whoever asked for it: no worker of the process waits for another generation.
+                process.request_shutdown();
+            }
+            if panicked {
+                // Dataflows that were left in the middle of a step may panic again when dropped, and a second panic
+                // at the wrong moment aborts the process.
+                let _ = ManuallyDrop::new(member);
+            } else {
+                guard(&process, move || drop(member));
+            }
+            process.left();
+        } else if panicked {
+            // Whatever it was, it isn't to be repeated without a breath.
+            std::thread::park_timeout(FAREWELL);
+        }
+        !process.shutdown_requested() && !process.quitting()
+    }
+
+    /// Runs until the generation is over, the cluster stops, or this process has to without it.
     ///
     /// A phase does a bounded amount of work and says whether some remains. Only when no phase has any left does the
     /// worker park; sockets, other workers and Python unpark it.
     fn turns(&mut self) {
-        self.net.attach();
         let mut clock = Instant::now();
         while !self.over() {
             let mut more = self.timed(&mut clock, Phase::Accept, Self::accept);
@@ -112,7 +135,7 @@ impl Loop {
         self.metrics.turns.inc();
         let mut any = self.net.accept();
         if self.member.is_none() {
-            self.member = self.place.take_member(&self.process);
+            self.member = self.place.take_member(&self.process, self.tickets);
             if let Some(member) = &self.member {
                 any = true;
                 tracing::info!(
@@ -181,7 +204,7 @@ impl Loop {
                 // Decoded for its id only: whatever it asks, nobody can serve it yet.
                 let reply_to = requested.map_or_else(|rejected| rejected.id, |decoded| decoded.id);
                 let caller = Caller { connection: id, id: reply_to, encoding };
-                let error = ErrorBody::new(ErrorCode::Unavailable, "the cluster is not formed yet");
+                let error = ErrorBody::new(ErrorCode::Unavailable, http::unformed(&self.process));
                 self.net.error(&caller, &error);
             }
         }
@@ -240,37 +263,44 @@ impl Loop {
         }
     }
 
-    /// Whether to leave: the cluster stops, this process gives up on it, or another worker of the process is gone.
+    /// Whether to leave: the generation is over, the cluster stops, or this process gives up on it.
     fn over(&mut self) -> bool {
-        if self.process.abandoned() {
+        if self.process.quitting() {
             return true;
         }
-        if self.member.as_ref().is_some_and(|member| member.stopping) {
+        let Some(member) = &self.member else {
+            // Where there is a seat, it is taken first: the others can't begin without this worker.
+            return self.process.shutdown_requested() && !self.process.is_open();
+        };
+        if member.stopping || self.process.has_fallen() {
             return true;
         }
         if !self.process.shutdown_requested() {
             return false;
         }
-        if self.member.is_none() {
-            return true;
-        }
         let late = self.shutdown_since.get_or_insert_with(Instant::now).elapsed() > SHUTDOWN_PATIENCE;
         if late {
-            self.process.alone.store(true, Ordering::SeqCst);
-            self.process.abandon();
+            self.process.quit_alone();
         }
         late
     }
 
-    /// Tells clients that it is over and gives them a moment to hear it.
-    fn farewell(&mut self) {
-        let until = Instant::now() + FAREWELL;
+    /// Tells clients that the generation is over, and closes their connections.
+    fn interrupt(&mut self) {
         if let Some(member) = &mut self.member {
             member.interrupt(&mut self.net);
         }
-        let reason = if self.process.failed() { Close::Restart } else { Close::GoingAway };
-        self.net.close_all(self.place.local(), reason);
+        let restart = self.process.has_fallen() && !self.process.shutdown_requested();
+        self.net.close_all(self.place.local(), if restart { Close::Restart } else { Close::GoingAway });
+        self.metrics.subscriptions.set(0);
+        self.metrics.publish(Published::default());
+        self.pace = Pace::default();
         self.net.flush();
+    }
+
+    /// Gives clients a moment to hear the last word.
+    fn farewell(&mut self) {
+        let until = Instant::now() + FAREWELL;
         while self.net.len() > 0 && Instant::now() < until {
             std::thread::park_timeout(Duration::from_millis(10));
             self.net.accept();
@@ -279,14 +309,11 @@ impl Loop {
     }
 }
 
-/// Runs a part of a worker's life; whether it panicked, which then ends the process's other workers as well.
+/// Runs a part of a worker's life; whether it panicked, which then ends the generation for all.
 fn guard(process: &Process, part: impl FnOnce()) -> bool {
-    let panic = catch_unwind(AssertUnwindSafe(part)).err();
-    if let Some(panic) = &panic {
-        if !panics::is_dragged(&**panic) {
-            process.quarantine.crashed();
-        }
-        process.fail(panics::message(&**panic));
+    let panicked = catch_unwind(AssertUnwindSafe(part)).is_err();
+    if panicked {
+        process.panicked();
     }
-    panic.is_some()
+    panicked
 }

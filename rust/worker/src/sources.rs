@@ -63,6 +63,8 @@ impl Member {
         });
         match (&error, &caller) {
             (None, _) => self.process.tell(Event::Attached { name, source }),
+            // Python asks at the beginning of each generation, and may have been late for the last one.
+            (Some(_), None) if taken == Some(self.process.config.process) => {}
             (Some(error), None) => {
                 self.process.tell(Event::Unattached { name, reason: error.message.clone() })
             }

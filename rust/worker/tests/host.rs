@@ -22,7 +22,7 @@ const FAR_TOO_LONG: Duration = Duration::from_secs(60);
 /// A process of a cluster, and a planner that knows one kind of program: the name of an input relation of a number.
 struct Process {
     host: Arc<Host>,
-    formed: mpsc::Receiver<()>,
+    formed: mpsc::Receiver<u64>,
     planner: Option<JoinHandle<Ending>>,
 }
 
@@ -39,35 +39,31 @@ impl Process {
 
     fn alone(threads: usize) -> Self {
         let process = Process::start(Config { listen: "127.0.0.1:0".into(), threads, ..Config::default() });
-        process.wait_formed();
+        assert_eq!(process.wait_formed(), 1);
+        assert!(process.host.is_formed());
         process
     }
 
     /// Processes that know each other, one thread each.
     fn cluster(processes: usize) -> Vec<Self> {
-        let held: Vec<_> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let mesh: Vec<_> = held.iter().map(|each| each.local_addr().unwrap().to_string()).collect();
-        drop(held);
-        let config = |process| Config {
-            listen: "127.0.0.1:0".into(),
-            processes,
-            process,
-            mesh: mesh.clone(),
-            secret: Some("between us".into()),
-            ..Config::default()
-        };
-        let cluster: Vec<_> = (0..processes).map(|process| Process::start(config(process))).collect();
-        cluster.iter().for_each(Process::wait_formed);
+        let cluster: Vec<_> = configs(processes).into_iter().map(Process::start).collect();
+        assert!(cluster.iter().all(|process| process.wait_formed() == 1));
         cluster
     }
 
-    fn wait_formed(&self) {
-        self.formed.recv_timeout(FAR_TOO_LONG).expect("the cluster forms");
-        assert!(self.host.is_formed());
+    /// The number of the next generation to be formed.
+    fn wait_formed(&self) -> u64 {
+        self.formed.recv_timeout(FAR_TOO_LONG).expect("the cluster forms")
     }
 
     fn client(&self) -> Client {
         Client::new(TcpStream::connect(self.host.address()).expect("the port is open"))
+    }
+
+    /// Ends it as a crash would, as far as others can tell.
+    fn abandon(mut self) -> Ending {
+        self.host.abandon();
+        self.planner.take().expect("asked for once").join().expect("the planner ends")
     }
 
     fn ending(mut self) -> Ending {
@@ -75,8 +71,23 @@ impl Process {
     }
 }
 
+/// The settings of processes that know each other, one thread each.
+fn configs(processes: usize) -> Vec<Config> {
+    let held: Vec<_> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let mesh: Vec<_> = held.iter().map(|each| each.local_addr().unwrap().to_string()).collect();
+    let config = |process| Config {
+        listen: "127.0.0.1:0".into(),
+        processes,
+        process,
+        mesh: mesh.clone(),
+        secret: Some("between us".into()),
+        ..Config::default()
+    };
+    (0..processes).map(config).collect()
+}
+
 /// Answers events until the last one, like Python's orchestrator.
-fn attend(host: &Host, formed: &mpsc::Sender<()>) -> Ending {
+fn attend(host: &Host, formed: &mpsc::Sender<u64>) -> Ending {
     let fd = host.event_fd();
     let mut poll = mio::Poll::new().unwrap();
     poll.registry().register(&mut SourceFd(&fd), mio::Token(0), mio::Interest::READABLE).unwrap();
@@ -98,8 +109,8 @@ fn attend(host: &Host, formed: &mpsc::Sender<()>) -> Ending {
                     assert_eq!(host.join(FAR_TOO_LONG), Some(ending.clone()));
                     return ending;
                 }
-                Event::Formed => drop(formed.send(())),
-                Event::Registered { .. } | Event::Unregistered { .. } => {}
+                Event::Formed { generation } => drop(formed.send(generation)),
+                Event::Registered { .. } | Event::Unregistered { .. } | Event::Fallen { .. } => {}
                 Event::Attach { .. }
                 | Event::Attached { .. }
                 | Event::Unattached { .. }
@@ -332,6 +343,80 @@ fn processes_form_a_cluster_that_works_and_stops_as_one() {
     assert_eq!(clients[1].ok("shutdown", json!({})), json!({}));
     assert_eq!(clients[0].push()["error"]["code"], ErrorCode::Interrupted.name());
     assert!(cluster.into_iter().all(|process| process.ending() == Ending::Clean));
+}
+
+/// Reads until the connection ends; the code of the error that ended subscription 1.
+fn last_words(client: &mut Client) -> Value {
+    let mut code = Value::Null;
+    let mut line = String::new();
+    while client.lines.read_line(&mut line).is_ok_and(|count| count > 0) {
+        let message: Value = serde_json::from_str(&line).unwrap();
+        if message["sub"] == 1 && message.get("error").is_some() {
+            code = message["error"]["code"].clone();
+        }
+        line.clear();
+    }
+    code
+}
+
+#[test]
+fn a_worker_that_panics_ends_the_generation_and_another_one_begins() {
+    let process = Process::start(Config { listen: "127.0.0.1:0".into(), threads: 2, ..Config::default() });
+    let mut histories = Vec::new();
+    for generation in 1..=3 {
+        assert_eq!(process.wait_formed(), generation);
+        let mut clients = [process.client(), process.client()];
+        let hello = clients[0].ok("hello", json!({"version": 1}));
+        histories.push(hello["history"].clone());
+        clients[1].ok("register", json!({"program": "e"}));
+        for client in &mut clients {
+            client.ok("subscribe", json!({"relation": "e"}));
+        }
+        clients[0].insert("e", 1);
+        assert_eq!(clients[1].ok("read", json!({"relation": "e"}))["rows"], json!([[1]]));
+        process.host.sabotage();
+        clients[0].send(&json!({"id": 9, "op": "transact", "changes": []}));
+        for client in &mut clients {
+            assert_eq!(last_words(client), "interrupted");
+        }
+    }
+    assert!(histories[0] != histories[1] && histories[1] != histories[2]);
+    process.wait_formed();
+    assert_eq!(process.client().error("read", json!({"relation": "e"})), "not-found");
+    process.host.shutdown();
+    assert_eq!(process.ending(), Ending::Clean);
+}
+
+#[test]
+fn processes_that_live_form_a_generation_with_one_that_was_started_again() {
+    for victim in 0..3 {
+        let configs = configs(3);
+        let mut cluster: Vec<_> = configs.iter().cloned().map(Process::start).collect();
+        cluster.iter().for_each(|process| assert_eq!(process.wait_formed(), 1));
+        let survivor = (victim + 1) % 3;
+        let mut client = cluster[survivor].client();
+        client.ok("register", json!({"program": "e"}));
+        client.ok("subscribe", json!({"relation": "e"}));
+        client.insert("e", 1);
+        // No farewell to the other processes: its links are just closed.
+        cluster.remove(victim).abandon();
+        assert_eq!(last_words(&mut client), "interrupted");
+        let refused = cluster[survivor.min(1)].client().call("ping", json!({}));
+        assert_eq!(refused["error"]["code"], "unavailable", "{refused}");
+        cluster.insert(victim, Process::start(configs[victim].clone()));
+        for process in &cluster {
+            assert!(process.wait_formed() > 1);
+            assert_eq!(process.client().error("read", json!({"relation": "e"})), "not-found");
+        }
+        cluster[victim].client().ok("register", json!({"program": "e"}));
+        let time = cluster[survivor].client().insert("e", 2);
+        for process in &cluster {
+            let read = process.client().ok("read", json!({"relation": "e"}));
+            assert_eq!((&read["rows"], read["time"].as_u64() >= Some(time)), (&json!([[2]]), true));
+        }
+        cluster[0].host.shutdown();
+        assert!(cluster.into_iter().all(|process| process.ending() == Ending::Clean));
+    }
 }
 
 #[test]
