@@ -4,7 +4,7 @@
 write ``except ds.ConflictError`` whether the mistake was found in the caller's process or on a distant
 server. Beside them stand the failures that have no code of their own on the wire: a misuse of the client
 (`LocalProtocolError`), a server that breaks the protocol (`RemoteProtocolError`), a connection that is gone
-(`ConnectionClosed`) and a worker thread that died (`WorkerFailed`).
+(`ConnectionClosed`) and workers that can't go on (`WorkerFailed`).
 
 A message is lower case, has no full stop and says what was attempted on which named thing; a hint is a full
 sentence that says what to do.
@@ -180,7 +180,7 @@ class ConnectionClosed(_CodedError):
 
 
 class WorkerFailed(_CodedError):
-    """A worker thread died; the whole cluster of this process stopped because of it."""
+    """The workers of this process can't go on: no other generation of the cluster can be formed here."""
 
     CODE = "fault"
 

@@ -23,11 +23,11 @@ def get(cluster: Cluster, path: str, process: int = 0, method: str = "GET") -> h
     return response
 
 
-def samples(cluster: Cluster, name: str) -> dict[str, float]:
-    """The values of one metric by its labels as they are written, added up over the processes."""
+def samples(cluster: Cluster, name: str, process: int | None = None) -> dict[str, float]:
+    """The values of one metric by its labels as they are written, of one process or added up over all."""
     found: Counter[str] = Counter()
-    for process in range(cluster.processes):
-        text = get(cluster, "/metrics", process).body.decode()  # type: ignore[attr-defined]
+    for asked in range(cluster.processes) if process is None else [process]:
+        text = get(cluster, "/metrics", asked).body.decode()  # type: ignore[attr-defined]
         for line in text.splitlines():
             series, _, value = line.rpartition(" ")
             if series == name or series.startswith(name + "{"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .cluster import Cluster
+from .test_http import sample
 from .wire import Closed, Refused, Subscription, Wire
 
 pytestmark = pytest.mark.parametrize("slot", [(1, 2), (2, 2)], indirect=True, ids=["1x2", "2x2"])
@@ -280,4 +281,5 @@ def test_a_program_over_which_the_cluster_fell_twice_is_not_built_again(faulty: 
         assert refused.value.code == "conflict"
     neighbour.is_served()
     neighbour.client.register(CRASHING.replace("2", "3"), "another program")
+    assert sample(faulty, "dataflow_quarantined_programs") >= 1
     assert faulty.alive()

@@ -51,7 +51,8 @@ def test_lines_are_json_where_that_is_wanted_and_say_what_happened() -> None:
     for record in records:
         assert {"timestamp", "level", "fields", "target"} <= record.keys(), record
     said = [(record["level"], record["fields"]["message"]) for record in records]
-    for event in ("registered", "unregistered", "the worker is part of a cluster", "the cluster is formed"):
+    formed = "generation 1 of the cluster is formed"
+    for event in ("registered", "unregistered", "the worker is part of a cluster", formed):
         assert ("INFO", event) in said, event
     assert ("DEBUG", "opened") in said and ("DEBUG", "closed") in said
     assert not any(level in ("WARN", "WARNING", "ERROR") for level, _ in said), said

@@ -8,6 +8,7 @@ from a relay in this file; which of them it was is printed.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import heapq
 import http.client
 import itertools
@@ -218,17 +219,22 @@ def test_lost_packets_lose_nothing(hosts: Hosts) -> None:
     assert hosts.client(0).info["history"] == clients[0].info["history"]
 
 
-def test_clocks_an_hour_apart_make_no_difference(tmp_path: Path) -> None:
+def wall_clock(**settings: str) -> list[str]:
+    """What a process is started by whose wall clock is its own."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     if library is None:
         pytest.skip("libfaketime is missing")
+    # The kernel, which ends time-outs, knows nothing of a monotonic clock that is faked.
+    settings |= {"LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return ["env", *(f"{name}={value}" for name, value in settings.items())]
+
+
+def test_clocks_an_hour_apart_make_no_difference(tmp_path: Path) -> None:
+    wall_clock_ahead = wall_clock(FAKETIME="+3600s")
     try:
         network = Network(2)
     except NotPermittedError as error:
         pytest.skip(f"no network namespaces: {error}")
-    # The kernel, which ends time-outs, knows nothing of a monotonic clock that is faked.
-    settings = {"LD_PRELOAD": str(library), "FAKETIME": "+3600s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    wall_clock_ahead = ["env", *(f"{name}={value}" for name, value in settings.items())]
     cluster = Hosts(network, tmp_path, {1: wall_clock_ahead})
     try:
         cluster.start(0, 1)
@@ -251,6 +257,53 @@ def test_clocks_an_hour_apart_make_no_difference(tmp_path: Path) -> None:
 # --- delay --------------------------------------------------------------------------------------------------
 
 
+def test_a_clock_that_jumps_makes_no_difference(tmp_path: Path) -> None:
+    """An hour ahead, then two hours back, while clients of both processes write."""
+    clock, hosts = tmp_path / "clock", tmp_path / "hosts"
+    clock.write_text("+0")
+    jumping = wall_clock(FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_NO_CACHE="1")
+    hosts.write_text("".join(f"127.0.0.1:{port}\n" for port in free_ports(2)))
+    options = ["--listen", "127.0.0.1:0", "-n", "2", "-h", str(hosts)]
+    logging = {"DATAFLOW_SERVE_LOG": "info", "DATAFLOW_SERVE_LOG_FORMAT": "json"}
+    processes = [
+        Process([*options, "-p", "0"], {}),
+        Process([*options, "-p", "1"], logging, prefix=jumping),
+    ]
+
+    def ahead() -> float:
+        """How far the clock of the second process is ahead of this one's, by its log."""
+        clients[0].call("tune", emit_rows=1000)
+        tuned.append(None)
+        processes[1].wait_said('"tuned"', len(tuned))
+        last = [line for line in processes[1].output if '"tuned"' in line][-1]
+        told = datetime.datetime.fromisoformat(json.loads(last)["timestamp"])
+        return (told - datetime.datetime.now(datetime.UTC)).total_seconds()
+
+    clients: list[Wire] = []
+    tuned: list[None] = []
+    try:
+        for process in processes:
+            address = process.wait_listening()
+            wait_formed(address)
+            clients.append(Wire(address))
+        clients[0].register(PROGRAM, "program")
+        subscriptions = [client.subscribe("e") for client in clients]
+        for jump, hours in (("+0", 0), ("+3600", 1), ("-3600", -1)):
+            clock.write_text(jump)
+            assert abs(ahead() - 3600 * hours) < 600
+            for number in range(50):
+                time = clients[number % 2].insert("e", [f"{jump} {number}", number])
+                for subscription in subscriptions:
+                    subscription.until(time)
+        assert [len(subscription.contents) for subscription in subscriptions] == [150, 150]
+    finally:
+        for client in clients:
+            client.close()
+        for each in processes:
+            each.kill()
+            print("".join(each.output))
+
+
 class Relay:
     """Passes bytes on to `target` after a delay, both ways."""
 
@@ -265,10 +318,16 @@ class Relay:
         while True:
             try:
                 one, _ = self._listener.accept()
-                two = socket.create_connection(self._target, PATIENCE)
             except OSError:
                 return
-            self._open += [one, two]
+            self._open.append(one)
+            try:
+                two = socket.create_connection(self._target, PATIENCE)
+            except OSError:
+                # It isn't there yet; whoever wants it comes again.
+                one.close()
+                continue
+            self._open.append(two)
             for each in (one, two):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for source, sink in ((one, two), (two, one)):

@@ -84,8 +84,29 @@ pub struct Peer<'a> {
     pub server_name: Option<&'a str>,
 }
 
+/// Why a connection is closed without having been served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// As many are open as may be.
+    TooMany,
+    /// The same of its address.
+    TooManyOfAddress,
+    /// The process, or the system, has no descriptors or no memory left.
+    NoDescriptors,
+    /// It didn't say in time what it is.
+    SlowHandshake,
+    /// TLS that isn't configured, is broken, or doesn't let the client in.
+    Tls,
+    /// Its first bytes are no protocol that is served, or a broken request for a WebSocket.
+    Protocol,
+}
+
 /// Who may come in: tokens, origins and hosts are for others to judge.
 pub trait Doorkeeper: Send + Sync {
+    /// A connection was turned away for a reason that isn't the doorkeeper's own; called on the poller's thread and on
+    /// those that read sockets.
+    fn turned_away(&self, _why: TurnedAway) {}
+
     /// Judges a connection whose kind is known, before anything of it is acted upon; called on the poller's thread,
     /// so it must not block. A WebSocket has been judged by [`Self::admit`] before.
     ///

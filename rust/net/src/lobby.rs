@@ -15,8 +15,8 @@ use mio::{Interest, Registry};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::connection::{Connection, ConnectionId, Kind, Readiness};
-use crate::error::Close;
-use crate::http::Doorkeeper;
+use crate::error::{Close, Violation};
+use crate::http::{Doorkeeper, TurnedAway};
 use crate::limits::Limits;
 use crate::poller::{LISTENER, OWN_SLOT, Shared, token};
 use crate::tls::Identity;
@@ -136,6 +136,7 @@ impl Lobby {
         for id in late {
             if let Some(guest) = self.guests.get_mut(&id) {
                 if let Some(violation) = guest.connection.expire(now) {
+                    self.doorkeeper.turned_away(TurnedAway::SlowHandshake);
                     guest.connection.close(violation.close(), now);
                 }
                 self.attend(id, now);
@@ -178,10 +179,14 @@ impl Lobby {
         let full = self.shared.places.taken() - self.refused >= self.limits.max_connections;
         let (place, many) = self.shared.places.take(peer.ip(), &self.limits);
         let refused = match (full, many) {
-            (true, _) => Some(TOO_MANY),
-            (false, true) => Some("too many connections from this address"),
+            (true, _) => Some((TurnedAway::TooMany, TOO_MANY)),
+            (false, true) => Some((TurnedAway::TooManyOfAddress, "too many connections from this address")),
             (false, false) => None,
         };
+        let refused = refused.map(|(why, told)| {
+            self.doorkeeper.turned_away(why);
+            told
+        });
         if let Some(why) = refused
             && self.refused >= self.limits.max_refusals
         {
@@ -209,7 +214,12 @@ impl Lobby {
             connection.read(READ_AT_ONCE, now);
             match connection.identify(&*self.doorkeeper, &self.identity, now) {
                 Ok(kind) => known = kind,
-                Err(violation) => connection.close(violation.close(), now),
+                Err(violation) => {
+                    if let Some(why) = turned_away(&violation) {
+                        self.doorkeeper.turned_away(why);
+                    }
+                    connection.close(violation.close(), now);
+                }
             }
         }
         if known.is_some()
@@ -265,10 +275,21 @@ impl Lobby {
         let accepted = listener.accept();
         let done = accepted.is_ok();
         if let Ok((stream, _)) = accepted {
+            self.doorkeeper.turned_away(TurnedAway::NoDescriptors);
             say_busy(stream, TOO_MANY);
         }
         self.reserve = reserve().ok();
         done
+    }
+}
+
+/// What a violation by somebody who isn't served yet is counted as.
+fn turned_away(violation: &Violation) -> Option<TurnedAway> {
+    match violation {
+        Violation::NoTls | Violation::Tls(_) => Some(TurnedAway::Tls),
+        // The doorkeeper's own judgement.
+        Violation::Http(401 | 403 | 429) => None,
+        _ => Some(TurnedAway::Protocol),
     }
 }
 

@@ -437,6 +437,7 @@ impl Member {
         // Checked at the owner; bounds don't depend on anything that could have changed since.
         if let Ok(tunables) = tuned(&self.tunables, values) {
             self.keys.set_retain(tunables.key_retain as usize);
+            self.metrics.in_force(&tunables);
             self.tunables = tunables;
             if self.local == 0 {
                 tracing::info!(?values, "tuned");

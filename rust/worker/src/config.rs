@@ -121,6 +121,11 @@ macro_rules! tunables {
                 }
             }
 
+            /// All of them, by name.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)+]
+            }
+
             /// Whether all are within their bounds, as [`Self::set`] sees to it.
             ///
             /// # Errors

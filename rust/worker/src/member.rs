@@ -197,9 +197,11 @@ impl Member {
         if !digests.is_empty() {
             element.commands.push(Command::Quarantine { digests });
         }
+        let metrics = process.metrics.worker(local);
+        metrics.in_force(&tunables);
         Member {
             keys: KeyTable::new(tunables.key_retain as usize),
-            metrics: process.metrics.worker(local),
+            metrics,
             history: format!("{history:016x}"),
             catalog: Catalog::default(),
             element,

@@ -15,6 +15,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
+use crate::access::refusals::Refusals;
+use crate::config::Tunables;
+
 /// Connections with the longest queues that a worker names one by one.
 pub const NAMED_CLIENTS: usize = 100;
 
@@ -84,6 +87,7 @@ pub struct WorkerMetrics {
     pub longest_step_seconds: Gauge<f64, AtomicU64>,
     /// The longest work of an operator without a pause, by kind.
     longest_work_seconds: Family<WorkLabel, Gauge<f64, AtomicU64>>,
+    tunables: Family<TunableLabel, Gauge>,
     label: WorkerLabel,
     published: Arc<Mutex<Published>>,
 }
@@ -129,7 +133,21 @@ struct WorkLabel {
     operator: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TunableLabel {
+    worker: u64,
+    tunable: &'static str,
+}
+
 impl WorkerMetrics {
+    /// Shows which tunables the worker has in force.
+    pub(crate) fn in_force(&self, tunables: &Tunables) {
+        for (tunable, value) in tunables.all() {
+            let label = TunableLabel { worker: self.label.worker, tunable };
+            self.tunables.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Notes the longest step, and what of it operators of each kind did without a pause.
     pub(crate) fn longest(&self, step: Duration, work: impl IntoIterator<Item = (&'static str, Duration)>) {
         self.longest_step_seconds.set(step.as_secs_f64());
@@ -172,6 +190,10 @@ pub struct ProcessMetrics {
     pub refused: Counter,
     /// Processes that this one has no link with.
     pub missing: Gauge,
+    /// Programs that it wants nobody to build.
+    pub quarantined: Gauge,
+    /// Clients that were turned away.
+    pub refusals: Refusals,
 }
 
 impl ProcessMetrics {
@@ -181,6 +203,10 @@ impl ProcessMetrics {
         registry.register("generations_fallen", "Generations that have ended", self.fallen.clone());
         registry.register("mesh_refused", "Connections to the mesh port refused", self.refused.clone());
         registry.register("mesh_missing", "Processes without a link to this one", self.missing.clone());
+        let help = "Programs over which the cluster fell so often that they aren't built again";
+        registry.register("quarantined_programs", help, self.quarantined.clone());
+        let help = "Connections, and requests by HTTP, that weren't served, by reason";
+        registry.register("turned_away", help, self.refusals.family());
     }
 }
 
@@ -295,6 +321,8 @@ impl Metrics {
         let work = Family::<WorkLabel, Gauge<f64, AtomicU64>>::default();
         let help = "Longest work of an operator without a pause, by kind";
         registry.register("longest_work_seconds", help, work.clone());
+        let tunables = Family::<TunableLabel, Gauge>::default();
+        registry.register("tunable", "The tunables that the worker has in force", tunables.clone());
         let workers: Vec<WorkerMetrics> = (0..threads as u64)
             .map(|worker| WorkerLabel { worker })
             .map(|label| WorkerMetrics {
@@ -318,6 +346,7 @@ impl Metrics {
                 longest_step_seconds: longest(&label),
                 published: Arc::default(),
                 longest_work_seconds: work.clone(),
+                tunables: tunables.clone(),
                 label,
             })
             .collect();

@@ -226,9 +226,10 @@ impl Process {
         let (notify, notified) = UnixStream::pair()?;
         notify.set_nonblocking(true)?;
         notified.set_nonblocking(true)?;
+        let metrics = Metrics::new(config.threads, config.io_threads);
         Ok(Process {
-            metrics: Metrics::new(config.threads, config.io_threads),
-            gate: Arc::new(Gate::new(config.access.clone())),
+            gate: Arc::new(Gate::new(config.access.clone(), metrics.process.refusals.clone())),
+            metrics,
             formed: AtomicBool::new(false),
             fallen: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
@@ -465,6 +466,7 @@ impl Process {
     /// A member has panicked: the generation is over, and what the member had is left as it is.
     pub(crate) fn panicked(&self) {
         self.quarantine.crashed();
+        self.metrics.process.quarantined.set(self.quarantine.all().len() as i64);
         let mut life = lock(&self.life);
         life.panicked = true;
         let generation = life.generation;

@@ -7,6 +7,7 @@ use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::request::{self, Change, Decoded, QueryLimits, Request, Setting, Subscribe, Wait};
 use serde::Serialize;
 
+use crate::access::refusals::Reason;
 use crate::access::token_needed;
 use crate::command::{Command, Letter, Ticket, Transaction, tuned};
 use crate::connections::{Caller, Connections};
@@ -62,6 +63,7 @@ impl Member {
                 let caller = Caller { connection: id, id: rejected.id, encoding };
                 net.error(&caller, &rejected.error);
                 if net.grant(id).is_none() {
+                    self.process.gate.turn_away(Reason::NoToken);
                     net.expel(id);
                 }
             }
@@ -174,7 +176,11 @@ impl Member {
                 }
                 Err(refusal) => Some(refusal.body()),
             },
-            None => net.grant(caller.connection).is_none().then(token_needed),
+            None if net.grant(caller.connection).is_none() => {
+                self.process.gate.turn_away(Reason::NoToken);
+                Some(token_needed())
+            }
+            None => None,
         };
         if let Some(error) = refused {
             net.error(caller, &error);

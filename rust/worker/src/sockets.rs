@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dataflow_net::connection::{Connection, ConnectionId, Incoming, Kind, Message, Readiness};
-use dataflow_net::error::Close;
-use dataflow_net::http::{HttpRequest, HttpResponse};
+use dataflow_net::error::{Close, Violation};
+use dataflow_net::http::{HttpRequest, HttpResponse, TurnedAway};
 use dataflow_net::poller::Mailbox;
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::request::{self, Decoded, Rejected};
 use dataflow_protocol::response::push::Tail;
 
+use crate::access::refusals::Reason;
 use crate::access::{Gate, View};
 use crate::catalog::Catalog;
 use crate::dispatch::{Dispatch, Payload};
@@ -147,6 +148,9 @@ impl Sockets {
         for (id, line) in &mut self.lines {
             if line.connection.deadline().is_some_and(|deadline| deadline <= self.now) {
                 if let Some(violation) = line.connection.expire(self.now) {
+                    if violation == Violation::SlowHandshake {
+                        self.gate.turn_away(Reason::Transport(TurnedAway::SlowHandshake));
+                    }
                     line.connection.close(violation.close(), self.now);
                 }
                 self.writes.push(*id);

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dataflow_net::connection::Kind;
-use dataflow_net::http::{Doorkeeper, HttpRequest, HttpResponse, Peer};
+use dataflow_net::http::{Doorkeeper, HttpRequest, HttpResponse, Peer, TurnedAway};
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 
+use super::refusals::Reason;
 use super::rules::{Plaintext, Rules};
 use super::{Gate, Grant, Refusal};
 
@@ -22,17 +23,23 @@ impl Doorkeeper for Gate {
         if may_be_plain(&self.rules(), peer) {
             return Ok(());
         }
+        self.turn_away(Reason::Plaintext);
         Err(ErrorBody::new(ErrorCode::Forbidden, "this server wants TLS")
             .with_hint("Connect with dfs://, wss:// or https://.".to_owned()))
+    }
+
+    fn turned_away(&self, why: TurnedAway) {
+        self.turn_away(Reason::Transport(why));
     }
 
     fn admit(&self, request: &HttpRequest, peer: &Peer<'_>) -> Result<(), HttpResponse> {
         let rules = self.rules();
         if !may_be_plain(&rules, peer) {
+            self.turn_away(Reason::Plaintext);
             return Err(HttpResponse::text(403, "this server wants TLS: connect with wss://\n"));
         }
-        check_host(&rules, request, peer.server_name)?;
-        check_origin(&rules, request)?;
+        check_host(&rules, request, peer.server_name).inspect_err(|_| self.turn_away(Reason::Host))?;
+        check_origin(&rules, request).inspect_err(|_| self.turn_away(Reason::Origin))?;
         if request.header("authorization").is_some() {
             self.http_grant(request, peer.address)?;
         }
@@ -63,7 +70,10 @@ impl Gate {
         if let Some(grant) = self.unasked() {
             return Ok(grant);
         }
-        let Some(token) = request.token() else { return Err(unauthorized("a token is needed")) };
+        let Some(token) = request.token() else {
+            self.turn_away(Reason::NoToken);
+            return Err(unauthorized("a token is needed"));
+        };
         self.judge(&token, peer.ip(), Instant::now()).map_err(|refusal| match refusal {
             Refusal::Wrong => unauthorized("this server doesn't know that token"),
             Refusal::TooMany(wait) => {
@@ -77,7 +87,10 @@ impl Gate {
     /// What a connection may do from its first message on: as much as everybody, or what the token is good for that
     /// came with its upgrade.
     pub(crate) fn first_grant(&self, upgrade: Option<&HttpRequest>, peer: SocketAddr) -> Option<Arc<Grant>> {
-        self.unasked().or_else(|| self.http_grant(upgrade?, peer).ok())
+        self.unasked().or_else(|| {
+            let upgrade = upgrade.filter(|request| request.header("authorization").is_some())?;
+            self.http_grant(upgrade, peer).ok()
+        })
     }
 
     /// Whether the page that describes the cluster may be shown under the name it was asked for by.
@@ -90,7 +103,7 @@ impl Gate {
         request: &HttpRequest,
         server_name: Option<&str>,
     ) -> Result<(), HttpResponse> {
-        check_host(&self.rules(), request, server_name)
+        check_host(&self.rules(), request, server_name).inspect_err(|_| self.turn_away(Reason::Host))
     }
 }
 
@@ -169,8 +182,12 @@ mod tests {
         Peer { address: SocketAddr::from(([10, 0, 0, 1], 1000)), encrypted, server_name }
     }
 
+    fn gate(rules: Rules) -> Gate {
+        Gate::new(rules, super::super::refusals::Refusals::default())
+    }
+
     fn admitted(rules: Rules, headers: &[(&str, &str)]) -> Result<(), u16> {
-        Gate::new(rules).admit(&request(headers), &peer(false, None)).map_err(|response| response.status)
+        gate(rules).admit(&request(headers), &peer(false, None)).map_err(|response| response.status)
     }
 
     #[test]
@@ -221,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_name_in_the_certificate_is_an_own_one() {
-        let gate = Gate::new(Rules::default());
+        let gate = gate(Rules::default());
         let request = request(&[("host", "db.example:6262")]);
         assert!(gate.admit(&request, &peer(true, Some("db.example"))).is_ok());
         assert!(gate.admit(&request, &peer(true, Some("other.example"))).is_err());
@@ -240,7 +257,7 @@ mod tests {
             (Plaintext::Loopback, true, false),
             (Plaintext::Always, true, true),
         ] {
-            let gate = Gate::new(Rules { plaintext, ..Rules::default() });
+            let gate = gate(Rules { plaintext, ..Rules::default() });
             let welcome = |peer: &Peer<'_>| {
                 let welcome = gate.welcome(Kind::Lines, peer).is_ok();
                 assert_eq!(gate.admit(&request(&[("host", "localhost")]), peer).is_ok(), welcome);
@@ -250,6 +267,9 @@ mod tests {
                 assert_eq!(welcome(&plain(address)), near, "{plaintext:?} {address}");
             }
             assert_eq!(welcome(&plain("10.0.0.1")), far, "{plaintext:?}");
+            // Each was asked twice.
+            let refused = 2 * (3 * u64::from(!near) + u64::from(!far));
+            assert_eq!(gate.refusals.counted(Reason::Plaintext), refused, "{plaintext:?}");
             assert!(welcome(&peer(true, None)));
         }
     }

@@ -3,7 +3,7 @@
 //! * [`rules`]: what is configured: tokens by their digests, their roles and relations, hosts and origins.
 //! * `grant`: what one client may do, asked while its requests are decoded.
 //! * `door`: what is judged before a WebSocket opens, and of plain HTTP.
-//! * `backoff`: wrong tokens, counted by address.
+//! * `backoff`: wrong tokens, counted by address; `refusals`: all who were turned away, counted by reason.
 //!
 //! Rules are pushed down, at the start and again whenever they change; the [`Gate`] holds those in force, for the
 //! poller's thread, which opens WebSockets, and for the workers, which judge `hello` and every request.
@@ -11,6 +11,7 @@
 mod backoff;
 mod door;
 mod grant;
+pub mod refusals;
 pub mod rules;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use dataflow_protocol::error::{ErrorBody, ErrorCode};
 
 use backoff::Backoff;
 pub(crate) use grant::{Grant, View};
+use refusals::{Reason, Refusals};
 use rules::Rules;
 
 /// Why a token isn't taken.
@@ -60,12 +62,19 @@ pub struct Gate {
     /// Counts the rules' changes; workers compare it with the one they know.
     version: AtomicU64,
     wrong: Mutex<Backoff>,
+    refusals: Refusals,
 }
 
 impl Gate {
-    /// Enforces rules.
-    pub fn new(rules: Rules) -> Self {
-        Gate { rules: RwLock::new(Arc::new(rules)), version: AtomicU64::new(1), wrong: Mutex::default() }
+    /// Enforces rules, and counts who was turned away.
+    pub fn new(rules: Rules, refusals: Refusals) -> Self {
+        let rules = RwLock::new(Arc::new(rules));
+        Gate { rules, version: AtomicU64::new(1), wrong: Mutex::default(), refusals }
+    }
+
+    /// Somebody is turned away.
+    pub(crate) fn turn_away(&self, reason: Reason) {
+        self.refusals.count(reason);
     }
 
     /// From now on other rules are in force; workers close, within a moment, connections that these wouldn't let in.
@@ -109,6 +118,7 @@ impl Gate {
         }
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wait) = wrong.wait(peer, now) {
+            self.turn_away(Reason::Backoff);
             return Err(Refusal::TooMany(wait));
         }
         match rules.grant(&rules::Digest::of(token)) {
@@ -118,6 +128,7 @@ impl Gate {
             }
             None => {
                 wrong.note(peer, now);
+                self.turn_away(Reason::WrongToken);
                 tracing::info!(address = %peer, "a wrong token");
                 Err(Refusal::Wrong)
             }
@@ -137,7 +148,7 @@ mod tests {
     }
 
     fn gate(tokens: Vec<Token>) -> Gate {
-        Gate::new(Rules { tokens, ..Rules::default() })
+        Gate::new(Rules { tokens, ..Rules::default() }, Refusals::default())
     }
 
     const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
