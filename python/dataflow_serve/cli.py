@@ -208,11 +208,20 @@ def status(server: Server) -> None:
 
 @cli.command()
 @click.argument("relation")
+@click.option("--analyze", is_flag=True, help="Also what each operator holds and has done, on all workers.")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(list(_terminal.PLAN_FORMATS)),
+    default="text",
+    show_default=True,
+    help="How it is printed.",
+)
 @_server_options
-def explain(relation: str, server: Server) -> None:
+def explain(relation: str, analyze: bool, layout: str, server: Server) -> None:
     """Print the plan of a relation."""
     with server() as db:
-        _terminal.print_plan(relation, db.explain(relation), sys.stdout)
+        _terminal.print_plan(relation, db.explain(relation, analyze=analyze), sys.stdout, layout)
 
 
 def main() -> None:

@@ -229,6 +229,7 @@ class Explain:
 
     OP: ClassVar = "explain"
     relation: str
+    analyze: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

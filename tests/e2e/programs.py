@@ -31,6 +31,28 @@ PROGRAMS: dict[str, str] = {
         .output loop
         .output triangle
     """,
+    "cycles": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl f(x: number, s: symbol)
+        .input f
+        .decl square(a: number, b: number, c: number, d: number)
+        square(a, b, c, d) :- e(a, b), e(b, c), e(c, d), e(d, a), a < c.
+        .decl clique(a: number, b: number, c: number, d: number)
+        clique(a, b, c, d) :- e(a, b), e(a, c), e(a, d), e(b, c), e(b, d), e(c, d).
+        .decl named(s: symbol, n: number)
+        named(s, n) :- f(a, s), n = count : { e(a, b), e(b, c), e(c, a) }.
+        .decl odd(a: number, s: symbol)
+        odd(a, s) :- e(a, b), e(b, c), e(a, c), f(c, s), !f(a, s), b != 1.
+        .decl closed(a: number, b: number)
+        closed(a, b) :- square(a, b, _, _).
+        closed(a, c) :- closed(a, b), closed(b, c), closed(a, c), e(b, c).
+        .output square
+        .output clique
+        .output named
+        .output odd
+        .output closed
+    """,
     "constants_and_wildcards": """
         .decl f(x: number, s: symbol, b: bool)
         .input f

@@ -129,6 +129,31 @@ def test_explain_gives_a_tree(client: Wire) -> None:
     assert client.call("explain", relation="d")["plan"]
 
 
+def test_explain_analyzes_what_all_workers_hold(client: Wire, cluster: Cluster) -> None:
+    client.register(
+        ".decl e(x: number, y: number)\n.input e\n"
+        ".decl two(x: number, z: number)\ntwo(x, z) :- e(x, y), e(y, z).",
+        "analyzed",
+    )
+    client.insert("e", *([x, x + 1] for x in range(100)), wait="visible")
+    client.delete("e", [0, 1], wait="visible")
+    plan = client.call("explain", relation="two", analyze=True)["plan"]
+    join = plan["inputs"][0]
+    assert join["op"] == "join"
+    assert join["stats"]["out"] == 100  # 99 pairs came, one went
+    assert len(join["stats"]["worker_micros"]) == len(client.call("status")["workers"])
+    assert join["rules"] == [{"text": "two(x, z) :- e(x, y), e(y, z).", "line": 4, "column": 1}]
+    read = [each for side in join["inputs"] for each in side["arrangements"]]
+    assert {str(each["by"]) for each in read} == {"None", "['x']", "['y']"}
+    assert all(each["rows"] >= 99 for each in read)
+    kept = plan["arrangements"][0]
+    assert kept["by"] is None and kept["rows"] >= 98
+    assert plan["text"].count("ms;") >= 2
+    with pytest.raises(Refused, match="field `analyze`"):
+        client.call("explain", relation="two", analyze=1)
+    client.call("unregister", name="analyzed")
+
+
 def test_status_says_what_there_is(client: Wire, cluster: Cluster) -> None:
     status = client.call("status")
     assert {"workers", "clients", "relations", "time", "tunables"} <= status.keys()

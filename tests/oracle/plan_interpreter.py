@@ -78,6 +78,14 @@ class _Interpreter:
                 columns = [kind for types in inputs for kind in types]
                 assert all(self._expr_type(expr, columns) is Type.BOOL for expr in node["filter"])
                 return [self._expr_type(expr, columns) for expr in node["project"]]
+            case "multijoin":
+                known: dict[int, Kind] = {}
+                for types, variables in zip(inputs, node["variables"], strict=True):
+                    for kind, variable in zip(types, variables, strict=True):
+                        assert known.setdefault(variable, kind) == kind, node
+                columns = [known[variable] for variable in range(len(known))]
+                assert all(self._expr_type(expr, columns) is Type.BOOL for expr in node["filter"])
+                return [self._expr_type(expr, columns) for expr in node["project"]]
             case "range":
                 bounds = [node[name] for name in ("start", "stop", "step") if node[name] is not None]
                 kinds = {self._expr_type(bound, inputs[0]) for bound in bounds}
@@ -169,6 +177,22 @@ class _Interpreter:
         for row, copies in self._node(node["left"]).items():
             for other, others in by_key.get(_key(row, node["left_key"]), ()):
                 self._emit(node, row + other, copies * others, out)
+        return out
+
+    def _multijoin(self, node: Json) -> Bag:
+        found: list[tuple[dict[int, Scalar], int]] = [({}, 1)]
+        for source, variables in zip(node["inputs"], node["variables"], strict=True):
+            longer: list[tuple[dict[int, Scalar], int]] = []
+            for known, copies in found:
+                for row, others in self._node(source).items():
+                    more = dict(zip(variables, row, strict=True))
+                    assert len(more) == len(row), "two columns are one variable"
+                    if all(known.get(variable, value) == value for variable, value in more.items()):
+                        longer.append(({**known, **more}, copies * others))
+            found = longer
+        out: Bag = Counter()
+        for known, copies in found:
+            self._emit(node, tuple(known[variable] for variable in range(len(known))), copies, out)
         return out
 
     def _antijoin(self, node: Json) -> Bag:

@@ -35,6 +35,10 @@ class Paper:
         self.errors[ticket] = error
 
 
+STATISTICS = '{"edge": {"rows": 7, "distinct": [3, 4], "keys": []}}'
+"""What a worker says of what it knows."""
+
+
 @pytest.fixture
 def paper() -> Paper:
     return Paper()
@@ -111,5 +115,5 @@ async def test_a_fault_of_the_planner_is_the_servers(
 async def test_plans_are_explained(queries: Queries, paper: Paper) -> None:
     await queries.register(asks(1, f"{EDGES}\n{USES}"))
     plan = json.dumps(paper.plans[1])
-    await queries.explain(cast(Any, SimpleNamespace(ticket=2, relation="twice", plan=plan)))
+    await queries.explain(cast(Any, SimpleNamespace(ticket=2, relation="twice", plan=plan, analysis=None)))
     assert paper.trees[2]

@@ -1,9 +1,11 @@
 """The command: what reaches the user, and with which exit code."""
 
 import io
+import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -178,3 +180,45 @@ def test_cancel_says_what_was_ended_and_where_it_was(
     monkeypatch.setattr(cli, "connect", lambda *_, **__: Database())
     assert run(monkeypatch, "cancel", "m") == 0
     assert capsys.readouterr().out.strip() == line
+
+
+PLAN = {
+    "op": "relation",
+    "detail": "reach(a, b)",
+    "stats": {"micros": 4000, "rows": 9, "bytes": 72},
+    "notes": ["4.0 ms"],
+    "inputs": [
+        {
+            "op": "join",
+            "detail": "a < b",
+            "inputs": [],
+            "stats": {"micros": 1000, "rows": 0, "bytes": 0},
+            "rules": [{"text": "reach(a, b) :- a < b.", "line": 3, "column": 1}],
+        }
+    ],
+}
+
+
+def test_a_plan_is_printed_as_a_tree_with_its_notes() -> None:
+    target = io.StringIO()
+    _terminal.print_plan("reach", PLAN, target)
+    assert target.getvalue().splitlines() == ["relation reach(a, b)  4.0 ms", "└── join a < b  line 3"]
+
+
+def test_a_plan_is_printed_as_json() -> None:
+    target = io.StringIO()
+    _terminal.print_plan("reach", PLAN, target, "json")
+    assert json.loads(target.getvalue()) == PLAN
+
+
+def test_a_plan_is_drawn_with_the_time_of_each_operator_and_its_rule() -> None:
+    target = io.StringIO()
+    _terminal.print_plan("reach", PLAN, target, "svg")
+    drawing = ElementTree.fromstring(target.getvalue())
+    names = {"svg": "http://www.w3.org/2000/svg"}
+    texts = ["".join(text.itertext()) for text in drawing.findall(".//svg:text", names)]
+    assert texts == ["relation reach(a, b)", "4.0 ms", "join a < b", "line 3"]
+    bars = [float(bar.attrib["width"]) for bar in drawing.findall(".//svg:rect[@class='time']", names)]
+    assert bars[0] == 4 * bars[1] > 0
+    titles = [title.text for title in drawing.findall(".//svg:title", names)]
+    assert titles == ["reach(a, b) :- a < b. (line 3, column 1)"]

@@ -83,6 +83,7 @@ async def test_every_request_gets_its_answer() -> None:
                 (Register("text", "m"), module),
                 (Read("knows", where={"x": "ann"}, limit=3), rows),
                 (Explain("knows"), Plan({"get": 1})),
+                (Explain("knows", True), Plan({"get": 2})),
                 (Status(), StatusReport({"workers": 2})),
                 (Tune({"park_ms": 1}), Tunables({"park_ms": 1})),
                 (Ping(), Pong(13)),
@@ -99,6 +100,7 @@ async def test_every_request_gets_its_answer() -> None:
         assert await db.register("text", "m") == module
         assert await db.read("knows", where={"x": "ann"}, limit=3) == rows
         assert await db.explain("knows") == {"get": 1}
+        assert await db.explain("knows", analyze=True) == {"get": 2}
         assert await db.status() == {"workers": 2}
         assert await db.tune(park_ms=1) == {"park_ms": 1}
         assert await db.ping() == 13

@@ -380,3 +380,32 @@ def test_a_program_may_repeat_the_types_of_another_or_leave_them_out() -> None:
         assert set(found) == ({(1,), (2,)} if "q" not in second else {(1,)})
     with pytest.raises(ConflictError, match="declared otherwise"):
         evaluate_texts([first, ".type P = [y: number] .decl r(p: P)"], rows)
+
+
+def test_cyclic_bodies_mean_what_their_atoms_say(rng: random.Random) -> None:
+    """Random bodies over few variables, most of them cyclic, on random rows, copies among them."""
+    multijoins = 0
+    for _ in range(60):
+        names = "xyzw"[: rng.randint(3, 4)]
+        atoms: list[str] = []
+        used: set[str] = set()
+        for _ in range(rng.randint(3, 5)):
+            relation, width = rng.choice([("e", 2), ("e", 2), ("bag", 2), ("wide", 3), ("none", 1)])
+            arguments = [rng.choice([*names, *names, "_"]) for _ in range(width)]
+            used.update(arguments)
+            atoms.append(f"{relation}({', '.join(arguments)})")
+        body, bound = ", ".join(atoms), sorted(used - {"_"})
+        if len(bound) < 2:
+            continue
+        rules = f"r2({bound[0]}, {bound[-1]}) :- {body}. r(n) :- n = count : {{ {body} }}."
+        inputs: dict[str, list[Row]] = {
+            "e": [(rng.randint(0, 3), rng.randint(0, 3)) for _ in range(8)],
+            "bag": [(rng.randint(0, 3), rng.randint(0, 3)) for _ in range(8)],
+            "wide": [tuple(rng.randint(0, 2) for _ in range(3)) for _ in range(10)],
+            "none": [(0,), (1,), (2,)],
+        }
+        program = PRELUDE + ".decl wide(x: number, y: number, z: number)\n.input wide\n" + rules
+        both(program, inputs)
+        plan = compile_program(program, Catalog()).plan
+        multijoins += any(node["op"] == "multijoin" for node in plan["nodes"])
+    assert multijoins > 0

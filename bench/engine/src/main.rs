@@ -1,9 +1,10 @@
 //! Runs one computation on one engine and prints what it took, for `bench/engine/run.py` to compare.
 //!
-//!     dataflow-bench plain|ours|edges closure|triangles|counts WORKERS SIZE
+//!     dataflow-bench plain|ours|pairs|edges closure|triangles|counts WORKERS SIZE
 //!
 //! `plain` is the computation written by hand on differential dataflow with `u32` tuples, `isize` differences and
-//! `u64` times; `ours` the same as a plan on the engine; `edges` prints the input as a file of facts. Prints JSON: rows of the result, seconds to load everything at
+//! `u64` times; `ours` the same as a plan on the engine, `pairs` one that joins
+//! two at a time whatever the shape; `edges` prints the input as a file of facts. Prints JSON: rows of the result, seconds to load everything at
 //! once, microseconds for one changed edge (median of 100), peak memory in MB.
 
 mod graph;
@@ -29,7 +30,7 @@ pub const CHANGES: usize = 100;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: dataflow-bench plain|ours|edges closure|triangles|counts WORKERS SIZE";
+    let usage = "usage: dataflow-bench plain|ours|pairs|edges closure|triangles|counts WORKERS SIZE";
     let [engine, work, workers, size] = &args[..] else { panic!("{usage}") };
     let (workers, size): (usize, u32) = (workers.parse().expect(usage), size.parse().expect(usage));
     let edges = match work.as_str() {
@@ -44,7 +45,7 @@ fn main() {
     }
     let mut measured = match engine.as_str() {
         "plain" => plain::run(work, workers, edges),
-        "ours" => ours::run(work, workers, edges),
+        "ours" | "pairs" => ours::run(work, engine == "pairs", workers, edges),
         _ => panic!("{usage}"),
     };
     measured.changes_s.sort_by(f64::total_cmp);

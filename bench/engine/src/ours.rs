@@ -31,12 +31,23 @@ fn join(left: (usize, &[usize]), right: (usize, &[usize]), project: &[usize]) ->
     }
 }
 
-/// The plan of `work`: relation 0 is the input, relation 1 the result.
-fn plan(work: &str) -> Plan {
+/// The plan of `work`: relation 0 is the input, relation 1 the result. With `pairs` all joins are of two.
+fn plan(work: &str, pairs: bool) -> Plan {
     let (columns, recursive, nodes) = match work {
         "closure" => {
             let longer = join((1, &[1]), (0, &[0]), &[0, 3]);
             (2, true, vec![get(0), get(1), longer, Node::Union { inputs: vec![0, 2] }])
+        }
+        "triangles" if !pairs => {
+            let others = |places: [usize; 2]| vec![places.to_vec()];
+            let found = Node::Multijoin {
+                inputs: vec![0; 3],
+                variables: vec![vec![0, 1], vec![1, 2], vec![0, 2]],
+                paths: vec![others([1, 2]), others([0, 2]), others([0, 1])],
+                filter: Vec::new(),
+                project: (0..3).map(Expr::Col).collect(),
+            };
+            (3, false, vec![get(0), found])
         }
         "triangles" => {
             let wedges = join((0, &[1]), (0, &[0]), &[0, 1, 3]);
@@ -63,12 +74,14 @@ fn plan(work: &str) -> Plan {
         relations: vec![relation("edge", 2, Some(InputMode::Set)), relation("result", columns, None)],
         nodes,
         strata: vec![Stratum { recursive, relations: vec![definition] }],
+        rules: Vec::new(),
+        causes: Vec::new(),
     }
 }
 
-/// Runs and measures `work`.
-pub fn run(work: &str, workers: usize, edges: Vec<Edge>) -> Measured {
-    let (plan, edges) = (plan(work), Arc::new(edges));
+/// Runs and measures `work`, with `pairs` by joins of two.
+pub fn run(work: &str, pairs: bool, workers: usize, edges: Vec<Edge>) -> Measured {
+    let (plan, edges) = (plan(work, pairs), Arc::new(edges));
     let result = Arc::new(Mutex::new(Measured::default()));
     let shared = Arc::clone(&result);
     let guards = timely::execute(timely::Config::process(workers), move |worker| {

@@ -308,9 +308,9 @@ class BlockingClient:
             outcomes = [pending.result() for pending in under_way]
         return _load.Loaded(batch.progress.rows, outcomes[-1].time)
 
-    def explain(self, relation: str) -> Any:
-        """The plan of a relation, a tree of operators."""
-        return self._portal.call(lambda: self._client.explain(relation))
+    def explain(self, relation: str, *, analyze: bool = False) -> Any:
+        """The plan of a relation, a tree of operators; with ``analyze`` also what each holds and has done."""
+        return self._portal.call(lambda: self._client.explain(relation, analyze=analyze))
 
     def status(self) -> dict[str, Any]:
         """How the server is: workers, clients, relations, counters."""

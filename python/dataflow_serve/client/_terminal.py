@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import heapq
+import json
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +19,23 @@ from rich.tree import Tree
 
 from dataflow_serve.client._blocking import BlockingClient, BlockingSubscription
 from dataflow_serve.client._load import value_from_text
+from dataflow_serve.client._plans import plan_notes, plan_svg
 from dataflow_serve.client._tables import in_order
 from dataflow_serve.client._view import Step, View
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.protocol import Column, Row, Rows, Value
 from dataflow_serve.values import value_text
 
-__all__ = ["FORMATS", "print_plan", "print_rows", "print_status", "restriction", "watch_lines", "watch_table"]
+__all__ = [
+    "FORMATS",
+    "PLAN_FORMATS",
+    "print_plan",
+    "print_rows",
+    "print_status",
+    "restriction",
+    "watch_lines",
+    "watch_table",
+]
 
 REFRESHES_PER_SECOND = 8
 
@@ -150,14 +161,25 @@ def _order(row: Row) -> tuple[Any, ...]:
 # --- plans and status ---------------------------------------------------------------------------------------
 
 
-def print_plan(relation: str, plan: Any, target: TextIO) -> None:
+PLAN_FORMATS = ("text", "json", "svg")
+
+
+def print_plan(relation: str, plan: Any, target: TextIO, layout: str = "text") -> None:
     """Print a tree of operators; a shape that a later server has is shown as it is."""
     known = isinstance(plan, Mapping) and "op" in plan
-    Console(file=target).print(_operators(plan) if known else _grown(Tree(Text(relation)), plan))
+    if layout == "json":
+        print(json.dumps(plan, ensure_ascii=False, indent=2), file=target)
+    elif layout == "svg" and known:
+        print(plan_svg(plan), file=target)
+    else:
+        Console(file=target).print(_operators(plan) if known else _grown(Tree(Text(relation)), plan))
 
 
 def _operators(node: Mapping[str, Any]) -> Tree:
-    tree = Tree(Text(f"{node['op']} {node.get('detail', '')}".rstrip()))
+    label = Text(f"{node['op']} {node.get('detail', '')}".rstrip())
+    for note in plan_notes(node):
+        label.append(f"  {note}", style="dim")
+    tree = Tree(label)
     for part in node.get("inputs", ()):
         tree.add(_operators(part))
     return tree

@@ -391,9 +391,12 @@ class Client:
         )
         return Subscription(self, request)
 
-    async def explain(self, relation: str) -> Any:
-        """The plan of a relation, a tree of operators. Cancelling leaves nothing behind."""
-        return (await self._ask(Explain(relation), Plan)).plan
+    async def explain(self, relation: str, *, analyze: bool = False) -> Any:
+        """The plan of a relation, a tree of operators; with ``analyze`` also what each holds and has done.
+
+        Cancelling leaves nothing behind.
+        """
+        return (await self._ask(Explain(relation, analyze or None), Plan)).plan
 
     async def status(self) -> dict[str, Any]:
         """How the server is: workers, clients, relations, counters. Cancelling leaves nothing behind."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dataflow_serve.errors import UnsupportedError
 from dataflow_serve.language import Type
@@ -24,6 +25,7 @@ from dataflow_serve.language.checked import (
     variables_of,
 )
 from dataflow_serve.planner import _expressions as ex
+from dataflow_serve.planner._cycles import cyclic_core, paths
 from dataflow_serve.planner._flatten import (
     MAX_DEPTH,
     Equation,
@@ -198,7 +200,7 @@ class _Body:
 
     def _join_connected(self) -> bool:
         """Join the best of the atoms that share a variable with what there is."""
-        best: tuple[tuple[bool, int, int, int], int, _Source, list[str]] | None = None
+        best: tuple[tuple[int, bool, int, int, int], int, _Source, list[str]] | None = None
         assert self._rows is not None
         bound = self._rows.env.keys()
         needed = self._needed()

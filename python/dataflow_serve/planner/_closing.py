@@ -78,7 +78,8 @@ def subsume(nodes: Nodes, relation: Relation, subsumptions: Sequence[Subsumption
             *(_renamed(literal, relation.name, name) for literal in each.body),
         ]
         wanted = [*_values(each.dominated, "<"), *_values(each.dominating, ">")]
-        pairs.append(plan_body(nodes, literals, wanted).node())
+        with nodes.made_for(each.clause):
+            pairs.append(plan_body(nodes, literals, wanted).node())
     types = [column.type for column in relation.columns]
     width = len(types)
     first: list[ex.Expr] = [ex.Col(place) for place in range(width)]

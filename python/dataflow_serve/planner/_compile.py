@@ -47,6 +47,8 @@ class CompiledProgram:
 def compile_program(text: str, catalog: Catalog, name: str | None = None) -> CompiledProgram:
     """Parse, check and plan a program against what earlier programs registered.
 
+    What is known of the rows of their relations decides the order of joins, and nothing else.
+
     A program that is registered already, whatever name is asked for now, gives the module that it is: the
     plan is as it was before that module was there.
 
@@ -100,7 +102,7 @@ def plan_program(program: CheckedProgram, name: str) -> dict[str, Any]:
         ]
         if definitions:
             strata.append({"recursive": stratum.recursive, "relations": definitions})
-    kept = _prune(nodes.json, strata)
+    kept, causes = _prune(nodes, strata)
     return {
         "version": PLAN_VERSION,
         "name": name,
@@ -117,6 +119,8 @@ def plan_program(program: CheckedProgram, name: str) -> dict[str, Any]:
         "relations": [_relation_json(relation) for relation in program.relations.values()],
         "nodes": kept,
         "strata": strata,
+        "rules": nodes.rules,
+        "causes": causes,
     }
 
 
@@ -162,19 +166,20 @@ def _define(
         heads = [head for head in rule.heads if head.relation == relation]
         # Planned for all heads alike, so that the relations of several heads share the body's node.
         wanted = [arg for head in rule.heads for arg in head.args]
-        planned = plan_body(nodes, rule.body, wanted)
-        if len(rule.heads) == 1:
-            parts[planned.node()] = None
-            continue
-        names: set[str] = set()
-        for term in planned.wanted:
-            checked.variables_of(term, names)
-        shared = planned.rows.only(names)[1]
-        exprs = iter([shared.expr(term) for term in planned.wanted])
-        for head in rule.heads:
-            project = [next(exprs) for _ in head.args]
-            if head in heads:
-                parts[shared.node(project)] = None
+        with nodes.made_for(rule.clause):
+            planned = plan_body(nodes, rule.body, wanted)
+            if len(rule.heads) == 1:
+                parts[planned.node()] = None
+                continue
+            names: set[str] = set()
+            for term in planned.wanted:
+                checked.variables_of(term, names)
+            shared = planned.rows.only(names)[1]
+            exprs = iter([shared.expr(term) for term in planned.wanted])
+            for head in rule.heads:
+                project = [next(exprs) for _ in head.args]
+                if head in heads:
+                    parts[shared.node(project)] = None
     if declared.equivalence:
         return close_equivalence(nodes, relation, list(parts), transacted=declared.input)
     if not parts:
@@ -199,8 +204,9 @@ def _relation_json(relation: checked.Relation) -> dict[str, Any]:
     }
 
 
-def _prune(nodes: list[dict[str, Any]], strata: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The nodes that a definition needs, numbered anew; changes ``nodes`` and ``strata`` in place."""
+def _prune(made: Nodes, strata: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """The nodes that a definition needs, numbered anew, and their causes; changes both in place."""
+    nodes = made.json
     used: set[int] = set()
     todo = [definition["node"] for stratum in strata for definition in stratum["relations"]]
     while todo:
@@ -219,7 +225,8 @@ def _prune(nodes: list[dict[str, Any]], strata: list[dict[str, Any]]) -> list[di
     for stratum in strata:
         for definition in stratum["relations"]:
             definition["node"] = places[definition["node"]]
-    return [nodes[node] for node in sorted(used)]
+    kept = sorted(used)
+    return [nodes[node] for node in kept], [made.causes[node] for node in kept]
 
 
 def inputs_of(node: dict[str, Any]) -> list[int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from dataflow_serve.errors import NotFoundError
 from dataflow_serve.language import did_you_mean
+from dataflow_serve.planner._figures import Figures, notes
 
 __all__ = ["explain"]
 
@@ -28,11 +30,18 @@ _INFIX = {
 }
 
 
-def explain(plan: dict[str, Any], relation: str) -> dict[str, Any]:
+def explain(
+    plan: dict[str, Any], relation: str, analysis: Sequence[dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """The operators that compute ``relation``, from a plan document that declares it.
 
-    Each operator is ``{"op", "detail", "inputs"}``; the root is the relation itself and has the whole tree
-    as a drawing in ``"text"``. A node that several others read stands below each of them.
+    Each operator is ``{"op", "detail", "inputs"}``, with the rules that it is there for as ``"rules"``; the
+    root is the relation itself and has the whole tree as a drawing in ``"text"``. A node that several others
+    read stands below each of them.
+
+    With an ``analysis``, each worker's share of what the plan's operators hold and have done, operators have
+    these as ``"stats"``, the arrangements that they read as ``"arrangements"``, and both in words as
+    ``"notes"``.
 
     Raises:
         NotFoundError: the plan doesn't declare the relation.
@@ -44,19 +53,28 @@ def explain(plan: dict[str, Any], relation: str) -> dict[str, Any]:
         )
     index = names.index(relation)
     declared = plan["relations"][index]
+    figures = None if analysis is None else Figures(plan, analysis)
     columns = ", ".join(f"{column['name']}: {column['type']}" for column in declared["columns"])
     tree: dict[str, Any] = {"op": "relation", "detail": f"{relation}({columns})", "inputs": []}
     if declared["input"] is not None:
         mode = declared["input"]
         words = mode if isinstance(mode, str) else f"upsert by {_columns(declared, mode['upsert'])}"
-        tree["inputs"].append({"op": "input", "detail": f"transacted rows ({words})", "inputs": []})
+        given = _operator("input", f"transacted rows ({words})")
+        tree["inputs"].append(given)
+        if figures is not None:
+            figures.add(given, "input", index)
     for stratum in plan["strata"]:
         for definition in stratum["relations"]:
             if definition["relation"] == index:
                 if stratum["recursive"]:
                     group = ", ".join(names[other["relation"]] for other in stratum["relations"])
                     tree["detail"] += f", recursive with {group}"
-                tree["inputs"].append(_Tree(plan).node(definition["node"])[0])
+                tree["inputs"].append(_Tree(plan, figures).node(definition["node"])[0])
+    if figures is not None:
+        figures.add(tree, "relation", index)
+        figures.arranged(tree, relation)
+    if figures is not None:
+        _note(tree)
     tree["text"] = "\n".join(_draw(tree))
     return tree
 
@@ -68,8 +86,9 @@ def _columns(declared: dict[str, Any], places: list[int]) -> str:
 class _Tree:
     """Writes nodes with the names that their columns have in the relations they come from."""
 
-    def __init__(self, plan: dict[str, Any]) -> None:
+    def __init__(self, plan: dict[str, Any], figures: Figures | None) -> None:
         self._plan = plan
+        self._figures = figures
         self._known: dict[int, tuple[dict[str, Any], list[str]]] = {}
 
     def node(self, place: int) -> tuple[dict[str, Any], list[str]]:
@@ -87,8 +106,14 @@ class _Tree:
                     tree["detail"] = f"{label} {tree['detail']}".rstrip()
                 return _operator(tree["op"], f"as {label} above"), names
             return dict(tree), names
-        self._known[place] = getattr(self, f"_{node['op']}")(node)
-        return self._known[place]
+        tree, names = self._known[place] = getattr(self, f"_{node['op']}")(node)
+        if causes := self._plan["causes"][place : place + 1]:
+            tree["rules"] = [self._plan["rules"][rule] for rule in causes[0]]
+        if self._figures is not None:
+            self._figures.add(tree, "node", place)
+            if node["op"] == "get":
+                self._figures.arranged(tree, tree["detail"])
+        return tree, names
 
     def _get(self, node: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         ((kind, place),) = node["relation"].items()
@@ -127,6 +152,21 @@ class _Tree:
         return _operator(op, "; ".join(filter(None, [on, _detail(node, names)])), left, right), _projected(
             node, names
         )
+
+    def _multijoin(self, node: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        inputs = [self.node(source) for source in node["inputs"]]
+        names: dict[int, str] = {}
+        equal: list[str] = []
+        for (_, columns), variables in zip(inputs, node["variables"], strict=True):
+            for column, variable in zip(columns, variables, strict=True):
+                if variable in names:
+                    equal.append(f"{names[variable]} = {column}")
+                else:
+                    names[variable] = column
+        ordered = [names[variable] for variable in sorted(names)]
+        why = "all at once, because they close a cycle"
+        detail = "; ".join(filter(None, [", ".join(equal), why, _detail(node, ordered)]))
+        return _operator("multijoin", detail, *(tree for tree, _ in inputs)), _projected(node, ordered)
 
     def _antijoin(self, node: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         left, left_names = self.node(node["left"])
@@ -194,6 +234,14 @@ def _shown(expr: dict[str, Any], names: list[str]) -> str:
     return f"{func}({', '.join(args)})"
 
 
+def _note(tree: dict[str, Any]) -> None:
+    if found := notes(tree):
+        tree["notes"] = found
+    for below in tree["inputs"]:
+        _note(below)
+
+
 def _draw(tree: dict[str, Any], indent: int = 0) -> list[str]:
-    line = "  " * indent + " ".join(filter(None, [tree["op"], tree["detail"]]))
+    noted = f"  [{'; '.join(tree['notes'])}]" if "notes" in tree else ""
+    line = "  " * indent + " ".join(filter(None, [tree["op"], tree["detail"]])) + noted
     return [line, *(below for child in tree["inputs"] for below in _draw(child, indent + 1))]

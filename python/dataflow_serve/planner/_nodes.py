@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from dataflow_serve.language import CheckedProgram, Kind, Scalar
+from dataflow_serve.language import CheckedProgram, Kind, Scalar, ast
 from dataflow_serve.planner._expressions import Col, Expr, expr_json, value_json
 
 __all__ = ["Nodes"]
+
+MAX_RULE_TEXT = 200
+"""Characters of a rule that a plan keeps for people to read."""
 
 
 class Nodes:
@@ -24,6 +28,11 @@ class Nodes:
         self.json: list[dict[str, Any]] = []
         self.width: list[int] = []
         """Columns of each node."""
+        self.rules: list[dict[str, Any]] = []
+        """The rules that nodes were made for, as a plan describes them."""
+        self.causes: list[list[int]] = []
+        """For each node those rules, by index."""
+        self._rule: int | None = None
         self.imports = list(program.imports.values())
         self._program = program
         self._local = {name: index for index, name in enumerate(program.relations)}
@@ -39,6 +48,22 @@ class Nodes:
         self._scope += 1
         self._stratum = relations
         self._iterated = set()
+
+    @contextmanager
+    def made_for(self, clause: ast.Clause | ast.Subsumption) -> Iterator[None]:
+        """What is asked for meanwhile is there for this rule."""
+        text = " ".join(clause.text.split())
+        if len(text) > MAX_RULE_TEXT:
+            text = f"{text[:MAX_RULE_TEXT]}…"
+        rule = {"text": text, "line": clause.at.line, "column": clause.at.column}
+        # The alternatives of a rule come one after another.
+        if not self.rules or self.rules[-1] != rule:
+            self.rules.append(rule)
+        before, self._rule = self._rule, len(self.rules) - 1
+        try:
+            yield
+        finally:
+            self._rule = before
 
     def name(self, relation: str, node: int) -> None:
         """Let atoms of ``relation``, which is none of the program's, read the node."""
@@ -70,7 +95,7 @@ class Nodes:
         key = ("rows", tuple(types), tuple(map(tuple, rows)))
         known = self._known.get(key)
         if known is not None:
-            return known
+            return self._caused(known)
         typed = [[value_json(kind, value) for kind, value in zip(types, row, strict=True)] for row in rows]
         json = {"op": "rows", "types": [kind.value for kind in types], "rows": typed}
         return self._add(key, json, (), len(types))
@@ -121,6 +146,26 @@ class Nodes:
         }
         return self._add(key, json, (left, right), len(project))
 
+    def multijoin(
+        self,
+        inputs: Sequence[int],
+        variables: Sequence[Sequence[int]],
+        paths: Sequence[Sequence[Sequence[int]]],
+        filters: Sequence[Expr],
+        project: Sequence[Expr],
+    ) -> int:
+        """The values of variables for which every input has a row, that pass ``filters``, projected."""
+        named = tuple(map(tuple, variables))
+        key = ("multijoin", tuple(inputs), named, tuple(filters), tuple(project))
+        json = {
+            "op": "multijoin",
+            "inputs": list(inputs),
+            "variables": [list(columns) for columns in variables],
+            "paths": [[list(group) for group in path] for path in paths],
+            **_row_json(filters, project),
+        }
+        return self._add(key, json, inputs, len(project))
+
     def antijoin(self, left: int, right: int, left_key: Sequence[int], right_key: Sequence[int]) -> int:
         """The left rows whose key the right doesn't have."""
         key = ("antijoin", left, right, tuple(left_key), tuple(right_key))
@@ -162,8 +207,14 @@ class Nodes:
             node = self._known[key] = len(self.json)
             self.json.append(json)
             self.width.append(width)
+            self.causes.append([])
             if not self._iterated.isdisjoint(inputs):
                 self._iterated.add(node)
+        return self._caused(node)
+
+    def _caused(self, node: int) -> int:
+        if self._rule is not None and self._rule not in self.causes[node]:
+            self.causes[node].append(self._rule)
         return node
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from dataflow_serve.language import checked
 from dataflow_serve.planner._expressions import (
@@ -30,10 +31,20 @@ class Rows:
         """The rows of ``node``; ``env`` says what variables its columns are."""
         self._nodes = nodes
         self._node = node
-        self._join: tuple[int, int, list[int], list[int]] | None = None
+        self._make: Callable[[Sequence[Expr], Sequence[Expr]], int] | None = None
+        """Makes a node of filters and a projection, where that isn't one of a single node's rows."""
         self.env = env
         self._filters: list[Expr] = []
         self._evaluated: list[tuple[Expr, checked.Term]] = []
+
+    @classmethod
+    def open(
+        cls, nodes: Nodes, make: Callable[[Sequence[Expr], Sequence[Expr]], int], env: dict[str, Expr]
+    ) -> Rows:
+        """The rows of an operator that ``make`` makes, given filters and a projection over its columns."""
+        rows = cls(nodes, -1, env)
+        rows._make = make
+        return rows
 
     @classmethod
     def unit(cls, nodes: Nodes) -> Rows:
@@ -43,12 +54,17 @@ class Rows:
     @property
     def is_unit(self) -> bool:
         """Whether nothing has been added to the one row that binds nothing."""
-        return self._join is None and not self._filters and not self.env and self._node == self._nodes.unit()
+        return self._make is None and not self._filters and not self.env and self._node == self._nodes.unit()
 
     @property
     def is_plain(self) -> bool:
         """Whether these are the rows of a node as they are."""
-        return self._join is None and not self._filters and not self._evaluated
+        return self._make is None and not self._filters and not self._evaluated
+
+    @property
+    def conditions(self) -> int:
+        """How many conditions the rows have to meet that no node checks yet."""
+        return len(self._filters)
 
     def expr(self, term: checked.Term) -> Expr:
         """``term`` over the open operator's columns; its variables must be bound."""
@@ -84,9 +100,9 @@ class Rows:
         for expr, term in self._evaluated:
             if expr not in project:
                 filters.append(same(expr, term.type))
-        if self._join is None:
+        if self._make is None:
             return self._nodes.map(self._node, filters, project)
-        return self._nodes.join(*self._join, filters, project)
+        return self._make(filters, project)
 
     def only(self, names: Iterable[str]) -> tuple[int, Rows]:
         """A node of these rows with columns for the given variables alone, and the rows of that node.
@@ -118,15 +134,10 @@ class Rows:
         for name in theirs.env:
             if name not in env:
                 env[name] = Col(theirs.column(name) + width)
-        joined = Rows(self._nodes, left, env)
         keys = sorted(on, key=lambda name: (mine.column(name), name))
-        joined._join = (
-            left,
-            right,
-            [mine.column(name) for name in keys],
-            [theirs.column(name) for name in keys],
-        )
-        return joined
+        left_key, right_key = map(mine.column, keys), map(theirs.column, keys)
+        make = partial(self._nodes.join, left, right, list(left_key), list(right_key))
+        return Rows.open(self._nodes, make, env)
 
     def antijoin(self, other: Rows, on: Sequence[str], needed: set[str]) -> Rows:
         """These rows without those that agree with a row of ``other`` on the variables ``on``."""

@@ -86,7 +86,8 @@ class Queries:
         """Describe the plan of a relation. Cancelling leaves the request unanswered."""
 
         def describe() -> str:
-            return json.dumps(explain(json.loads(event.plan), event.relation))
+            analysis = None if event.analysis is None else json.loads(event.analysis)
+            return json.dumps(explain(json.loads(event.plan), event.relation, analysis))
 
         try:
             tree = await trio.to_thread.run_sync(describe, abandon_on_cancel=True, limiter=self._limiter)

@@ -67,6 +67,8 @@ pub(crate) struct Module {
     pub(crate) info: Arc<ModuleInfo>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) meter: Meter,
+    /// Those of the dataflows of its inputs.
+    pub(crate) inputs: Vec<Meter>,
     /// Dataflows to be dropped with it.
     pub(crate) dataflows: Vec<usize>,
     pub(crate) buttons: Vec<Button>,
@@ -79,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) agent: Agent<u64>,
     pub(crate) button: Button,
     pub(crate) dataflow: usize,
+    pub(crate) meter: Meter,
     /// Modules that read it.
     pub(crate) users: usize,
 }

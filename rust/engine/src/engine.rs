@@ -15,6 +15,7 @@ use differential_dataflow::trace::TraceReader;
 use timely::progress::Antichain;
 use timely::worker::Worker;
 
+use crate::analysis::{Analysis, ArrangementFigures, Part};
 use crate::budget::Budget;
 use crate::catalog::{Catalog, Module, ModuleInfo, RelationInfo, Shared, Stored};
 use crate::error::EngineError;
@@ -132,12 +133,14 @@ impl Engine {
             RelationRef::Import(import) => plan.imports[import].relation,
         };
         let defined: Vec<usize> = plan.strata.iter().flat_map(|s| &s.relations).map(|d| d.relation).collect();
+        let mut inputs = Vec::new();
         for (local, relation) in plan.relations.iter().enumerate() {
             let Some(mode) = &relation.input else { continue };
             let deliver_as = (!defined.contains(&local)).then_some((ids[local], &self.finished));
             let width = relation.columns.len();
-            let meter = Meter::new(self.budget.clone(), Rc::clone(&self.dropped), None);
+            let meter = self.meter(None).of(Part::Input(local));
             let built = input::build(worker, &relation.name, mode, width, time, deliver_as, &meter);
+            inputs.push(meter);
             self.store_input(plan, local, ids[local], built);
         }
         let mut dataflows: Vec<usize> = (first_dataflow..worker.next_dataflow_index()).collect();
@@ -151,7 +154,7 @@ impl Engine {
         }
         let mut buttons = Vec::new();
         let fault = self.faults.then(|| Fault::of(&plan.name)).flatten();
-        let meter = Meter::new(self.budget.clone(), Rc::clone(&self.dropped), fault);
+        let meter = self.meter(fault);
         if !defined.is_empty() {
             let externals = self.externals(plan, &ids);
             dataflows.push(worker.next_dataflow_index());
@@ -167,12 +170,17 @@ impl Engine {
             relations: ids.clone(),
             since: time,
         });
-        let module = Module { info, meter, plan: Arc::new(plan.clone()), dataflows, buttons, uses };
+        let module = Module { info, meter, inputs, plan: Arc::new(plan.clone()), dataflows, buttons, uses };
         self.catalog.modules.insert(plan.name.clone(), module);
         self.catalog.regroup();
         ids.iter().for_each(|&id| self.touch_group(id, time, true));
         let relations = ids.iter().filter_map(|&id| self.relation_by_id(id)).collect();
         Registered { fresh: true, name: plan.name.clone(), relations }
+    }
+
+    /// For operators of their own program.
+    fn meter(&self, fault: Option<Fault>) -> Meter {
+        Meter::new(self.budget.clone(), Rc::clone(&self.dropped), fault)
     }
 
     /// Files an input relation. One that has rules too gets its real base with [`Self::store_derived`].
@@ -251,20 +259,21 @@ impl Engine {
             shared.users += 1;
             return;
         }
-        let Some(stored) = self.catalog.relations.get_mut(&relation) else { return };
+        let Some(stored) = self.catalog.relations.get(&relation) else { return };
         let width = stored.order.len();
         let at = positions(&stored.order, width);
         let columns: Vec<usize> = order(key, width).into_iter().map(|column| at[column]).collect();
         let dataflow = worker.next_dataflow_index();
         let name = format!("Arrangement {} by {key:?}", stored.info.name);
+        let meter = self.meter(None);
+        let Some(stored) = self.catalog.relations.get_mut(&relation) else { return };
         let base: &mut Agent<u64> = &mut stored.base;
-        let meter = Meter::new(self.budget.clone(), Rc::clone(&self.dropped), None);
         let (agent, button) = worker.dataflow_named(&name, |scope| {
             let (arranged, button) = import(base, scope, "Import", time);
             let rows = flatten(&arranged, "Permute", Project::columns(columns), &meter);
             (arrange(rows, "Arrange", key.len(), &meter).trace, button)
         });
-        self.catalog.shared.insert(index, Shared { agent, button, dataflow, users: 1 });
+        self.catalog.shared.insert(index, Shared { agent, button, dataflow, meter, users: 1 });
     }
 
     /// Removes a module, or the module of a relation that is its only one; returns the relations that are gone.
@@ -618,6 +627,36 @@ impl Engine {
         self.catalog.relations.iter().map(stats).collect()
     }
 
+    /// This worker's share of what the operators of a relation's module hold and have done.
+    pub fn analysis(&self, relation: RelationId) -> Option<Analysis> {
+        let module = self.catalog.modules.get(&self.catalog.relations.get(&relation)?.info.module)?;
+        let mut operators = module.meter.operators();
+        operators.extend(module.inputs.iter().flat_map(Meter::operators));
+        operators.retain(|figures| figures.part != Part::Other);
+        let kept = module.info.relations.iter().map(|id| (*id, None));
+        let read = module.uses.iter().map(|(id, key)| (*id, Some(key.clone())));
+        let arrangements = kept.chain(read).filter_map(|(id, key)| self.arrangement(id, key)).collect();
+        Some(Analysis { operators, arrangements })
+    }
+
+    /// This worker's share of an arrangement; without a key, of the relation as it is kept.
+    fn arrangement(&self, relation: RelationId, key: Option<Vec<usize>>) -> Option<ArrangementFigures> {
+        let stored = self.catalog.relations.get(&relation)?;
+        let (mut stats, mut keys, mut micros) = (Stats::default(), 0, 0);
+        let agent = match &key {
+            None => &stored.base,
+            Some(key) => {
+                let shared = self.catalog.shared.get(&(relation, key.clone()))?;
+                micros = shared.meter.operators().iter().map(|figures| figures.micros).sum();
+                &shared.agent
+            }
+        };
+        stats.add(agent);
+        agent.map_spans(|span| keys += span.inner.as_ref().map_or(0, |batch| batch.trie().keys() as u64));
+        let (rows, bytes) = (stats.updates as u64, stats.bytes as u64);
+        Some(ArrangementFigures { relation: stored.info.name.clone(), key, rows, keys, bytes, micros })
+    }
+
     /// Rows dropped on this worker because an expression failed.
     pub fn dropped_rows(&self) -> u64 {
         self.dropped.get()
@@ -683,9 +722,9 @@ fn intern_constants(plan: &Plan) -> Result<(), EngineError> {
     }
     plan.nodes.iter().try_for_each(|node| match node {
         Node::Rows { rows, .. } => rows.iter().flatten().try_for_each(value),
-        Node::Map { filter, project, .. } | Node::Join { filter, project, .. } => {
-            filter.iter().chain(project).try_for_each(expr)
-        }
+        Node::Map { filter, project, .. }
+        | Node::Join { filter, project, .. }
+        | Node::Multijoin { filter, project, .. } => filter.iter().chain(project).try_for_each(expr),
         Node::Range { start, stop, step, .. } => [start, stop].into_iter().chain(step).try_for_each(expr),
         _ => Ok(()),
     })

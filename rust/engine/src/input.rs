@@ -68,13 +68,8 @@ pub(crate) fn build(
             InputMode::Set | InputMode::Upsert(_) => {
                 let prior = Prior::default();
                 let fold = LastWrite { key_width, val_width: width - key_width };
-                let arranged = arrange_with(
-                    rows,
-                    name,
-                    key_width,
-                    FoldBatcher::new(fold, prior.clone(), meter.budget()),
-                    meter,
-                );
+                let arranged =
+                    arrange_with(rows, name, key_width, FoldBatcher::new(fold, prior.clone(), meter), meter);
                 prior.set(arranged.trace.clone());
                 arranged
             }

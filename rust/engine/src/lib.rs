@@ -6,13 +6,14 @@
 //!
 //! * [`engine`]: the commands, and what a turn does. Start there.
 //! * [`catalog`]: what is registered; equal on all workers.
-//! * [`validate`], [`render`]: from a plan to a dataflow. [`input`]: how transacted rows enter.
+//! * [`validate`], [`multijoin`], [`render`]: from a plan to a dataflow. [`input`]: how transacted rows enter.
 //! * [`operators`], [`expr`]: what dataflows are made of.
-//! * [`budget`]: how long they go on within a step. [`meter`], [`limits`]: what they report
+//! * [`budget`]: how long they go on within a step. [`meter`], [`limits`], [`analysis`]: what they report
 //!   meanwhile. [`faults`]: what goes wrong in them, for tests.
 //! * [`trace`], [`container`]: arrangements and updates, flat (ADR 0003).
 //! * [`snapshot`]: contents as of a time, for those who come late.
 
+mod analysis;
 mod budget;
 mod catalog;
 mod container;
@@ -23,6 +24,7 @@ mod faults;
 mod input;
 mod limits;
 mod meter;
+mod multijoin;
 mod operators;
 mod render;
 mod snapshot;
@@ -33,6 +35,7 @@ use dataflow_protocol::ids::{RelationId, Time};
 use dataflow_protocol::rows::RowBuf;
 use serde::{Deserialize, Serialize};
 
+pub use analysis::{Analysis, ArrangementFigures, OperatorFigures, Part};
 pub use catalog::{ModuleInfo, RelationInfo};
 pub use engine::{Engine, Registered};
 pub use error::EngineError;

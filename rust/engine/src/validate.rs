@@ -8,6 +8,7 @@ use dataflow_protocol::value::Type;
 
 use crate::error::EngineError;
 use crate::expr::types::type_of;
+use crate::multijoin;
 
 /// Columns a relation or node may have.
 const MAX_COLUMNS: usize = 256;
@@ -38,6 +39,10 @@ pub(crate) fn validate(plan: &Plan) -> Result<Valid<'_>, EngineError> {
 fn check(plan: &Plan) -> Result<Valid<'_>, String> {
     require(plan.version == VERSION, || format!("version {} instead of {VERSION}", plan.version))?;
     require(plan.nodes.len() <= MAX_NODES, || format!("{} nodes, at most {MAX_NODES}", plan.nodes.len()))?;
+    let caused = plan.causes.is_empty() || plan.causes.len() == plan.nodes.len();
+    require(caused, || format!("causes of {} of {} nodes", plan.causes.len(), plan.nodes.len()))?;
+    let known = plan.causes.iter().flatten().all(|&rule| rule < plan.rules.len());
+    require(known, || "a cause that is none of the rules".to_owned())?;
     relations(plan)?;
     let shapes = shapes(plan)?;
     let mut valid = Valid { plan, shapes, types: Vec::new(), reads: Vec::new() };
@@ -67,7 +72,7 @@ fn check(plan: &Plan) -> Result<Valid<'_>, String> {
     Ok(valid)
 }
 
-fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+pub(crate) fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), String> {
     if condition { Ok(()) } else { Err(message()) }
 }
 
@@ -144,6 +149,12 @@ impl Valid<'_> {
                 let (left, right) = (input(*left)?, input(*right)?);
                 keys(left, left_key, right, right_key)?;
                 projected(&[&left[..], right].concat(), filter, project, &self.shapes)
+            }
+            Node::Multijoin { inputs, variables, paths, filter, project } => {
+                let inputs = inputs.iter().map(|&from| input(from)).collect::<Result<Vec<_>, _>>()?;
+                let types = multijoin::types(&inputs, variables)?;
+                multijoin::paths(variables, paths)?;
+                projected(&types, filter, project, &self.shapes)
             }
             Node::Antijoin { left, right, left_key, right_key } => {
                 keys(input(*left)?, left_key, input(*right)?, right_key)?;
@@ -235,6 +246,9 @@ impl Valid<'_> {
             seen[index] = true;
             match &self.plan.nodes[index] {
                 Node::Reduce { .. } => return Err(format!("node {index} aggregates inside a recursion")),
+                Node::Multijoin { .. } => {
+                    return Err(format!("node {index} is a multijoin inside a recursion"));
+                }
                 node => pending.extend(inputs(node)),
             }
         }
@@ -251,7 +265,7 @@ pub(crate) fn inputs(node: &Node) -> Vec<usize> {
         | Node::Distinct { input }
         | Node::Reduce { input, .. } => vec![*input],
         Node::Join { left, right, .. } | Node::Antijoin { left, right, .. } => vec![*left, *right],
-        Node::Union { inputs } => inputs.clone(),
+        Node::Union { inputs } | Node::Multijoin { inputs, .. } => inputs.clone(),
     }
 }
 

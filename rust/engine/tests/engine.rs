@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use common::plans::{N, PlanBuilder, call, closure, cols, edges, number};
 use common::{Command, Random, check};
-use dataflow_protocol::plan::{AggregateFunc, Expr, Func, InputMode, Node, Plan, Value};
+use dataflow_protocol::plan::{AggregateFunc, Expr, Func, InputMode, Node, Plan, RelationRef, Value};
 use dataflow_protocol::value::from_number;
 
 /// So many transactions of random pairs of numbers below `bound`.
@@ -282,6 +282,117 @@ fn unregistered_programs_leave_and_come_back() {
             script[at].push(Command::Register(plan.0.clone()));
             script[at + 6].push(Command::Unregister("late".into()));
         }
+        check(workers, script);
+    }
+}
+
+/// What follows from `edge` by multijoins: triangles, squares, and a cycle through a ternary relation.
+fn cycles(plan: &mut PlanBuilder, edge: usize) {
+    let triangle = plan.relation("triangle", &[N, N, N], None);
+    let square = plan.relation("square", &[N, N, N, N], None);
+    let corner = plan.relation("corner", &[N], None);
+    let loops = plan.relation("loops", &[N, N], None);
+    // Whichever edge changes, the third corner is found by both others.
+    let found = plan.multijoin(
+        &[(edge, &[0, 1]), (edge, &[1, 2]), (edge, &[0, 2])],
+        &[&[&[1, 2]], &[&[0, 2]], &[&[0, 1]]],
+        Vec::new(),
+        &[0, 1, 2],
+    );
+    plan.stratum(false, &[(triangle, found)]);
+    // Two corners, one after the other; not all of the same two edges first.
+    let found = plan.multijoin(
+        &[(edge, &[0, 1]), (edge, &[1, 2]), (edge, &[2, 3]), (edge, &[3, 0])],
+        &[&[&[1], &[2, 3]], &[&[0], &[2, 3]], &[&[1], &[0, 3]], &[&[2], &[0, 1]]],
+        vec![call(Func::Lt, cols(&[0, 2]))],
+        &[0, 1, 2, 3],
+    );
+    plan.stratum(false, &[(square, found)]);
+    // Nodes of the program itself: one is filtered, one has a column, one has three, of which two are new at once.
+    let small = plan.map(edge, vec![call(Func::Lt, vec![Expr::Col(0), number(3)])], cols(&[1, 0]));
+    let ends = plan.map(edge, Vec::new(), cols(&[1]));
+    let wide = plan.map(edge, Vec::new(), cols(&[0, 1, 0]));
+    let found = plan.multijoin(
+        &[(small, &[0, 1]), (ends, &[0]), (wide, &[1, 2, 3])],
+        &[&[&[1], &[2]], &[&[0], &[2]], &[&[0], &[1]]],
+        Vec::new(),
+        &[3],
+    );
+    plan.stratum(false, &[(corner, found)]);
+    // Three that propose the same variable.
+    let found = plan.multijoin(
+        &[(ends, &[0]), (edge, &[0, 1]), (small, &[0, 1]), (edge, &[0, 1])],
+        &[&[&[1, 2, 3]], &[&[0, 2, 3]], &[&[0], &[1, 3]], &[&[2], &[0, 1]]],
+        Vec::new(),
+        &[0, 1],
+    );
+    plan.stratum(false, &[(loops, found)]);
+}
+
+#[test]
+fn multijoins_follow_every_change_of_every_input() {
+    let mut plan = PlanBuilder::new("cycles");
+    let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
+    let edges_ = plan.get(edge);
+    cycles(&mut plan, edges_);
+    sweep(&[(0, plan.0)], &["edge"], 5);
+}
+
+#[test]
+fn multijoins_that_come_late_see_what_is_there() {
+    for mode in [InputMode::Set, InputMode::Raw] {
+        let mut plan = PlanBuilder::new("late");
+        let edge = plan.import(1, "edge", &[N, N]);
+        let edges_ = plan.get(edge);
+        cycles(&mut plan, edges_);
+        sweep(&[(0, edges(mode)), (9, plan.0)], &["edge"], 4);
+    }
+}
+
+#[test]
+fn multijoins_of_what_a_recursion_gives() {
+    let mut plan = PlanBuilder(closure(true));
+    let path = plan.get(RelationRef::Local(1));
+    let mutual = plan.relation("mutual", &[N, N, N], None);
+    let found = plan.multijoin(
+        &[(path, &[0, 1]), (path, &[1, 2]), (path, &[2, 0])],
+        &[&[&[1, 2]], &[&[0, 2]], &[&[0, 1]]],
+        Vec::new(),
+        &[0, 1, 2],
+    );
+    plan.stratum(false, &[(mutual, found)]);
+    sweep(&[(0, plan.0)], &["edge"], 5);
+}
+
+#[test]
+fn a_multijoin_goes_on_in_the_middle_of_its_values() {
+    // On two workers operators do one piece of work a step: a row with many values is gone through step by step.
+    let mut plan = PlanBuilder::new("star");
+    let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
+    let triangle = plan.relation("triangle", &[N, N, N], None);
+    let edges_ = plan.get(edge);
+    let found = plan.multijoin(
+        &[(edges_, &[0, 1]), (edges_, &[1, 2]), (edges_, &[0, 2])],
+        &[&[&[1, 2]], &[&[0, 2]], &[&[0, 1]]],
+        Vec::new(),
+        &[0, 1, 2],
+    );
+    plan.stratum(false, &[(triangle, found)]);
+    let pair = |a: i64, b: i64| vec![from_number(a), from_number(b)];
+    let spokes: Vec<_> = (2..40).flat_map(|at| [pair(0, at), pair(1, at)]).collect();
+    for workers in [1, 2] {
+        let transact = |delete: &[Vec<u64>], insert: &[Vec<u64>]| {
+            let (delete, insert) = (delete.to_vec(), insert.to_vec());
+            Command::Transact { owner: 0, relation: "edge".into(), delete, insert }
+        };
+        let script = vec![
+            vec![Command::Register(plan.0.clone())],
+            vec![transact(&[], &spokes)],
+            vec![transact(&[], &[pair(0, 1)])],
+            vec![transact(&[], &[pair(2, 3), pair(3, 4), pair(2, 4)])],
+            vec![transact(&spokes[..20], &[])],
+            vec![transact(&[pair(0, 1)], &spokes[..10])],
+        ];
         check(workers, script);
     }
 }

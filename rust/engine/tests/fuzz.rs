@@ -215,7 +215,7 @@ impl Maker<'_> {
     fn operator(&mut self) -> usize {
         let input = self.any();
         let columns = self.types_of(input);
-        match self.choices.below(7) {
+        match self.choices.below(8) {
             0 => {
                 let types = self.choices.types(3);
                 let filter = self.filter(&columns);
@@ -247,6 +247,7 @@ impl Maker<'_> {
                 self.node(Node::Union { inputs }, columns)
             }
             5 => self.node(Node::Distinct { input }, columns),
+            6 => self.multijoin(input),
             _ => {
                 let key: Vec<usize> =
                     (0..self.choices.below(3)).filter_map(|_| self.column(&columns, None)).collect();
@@ -268,6 +269,46 @@ impl Maker<'_> {
                 self.node(Node::Reduce { input, key, aggregates }, types)
             }
         }
+    }
+
+    /// Several nodes whose columns are variables that they partly share, in paths that are mostly possible.
+    fn multijoin(&mut self, first: usize) -> usize {
+        let mut inputs = vec![first];
+        inputs.extend((0..1 + self.choices.below(3)).map(|_| self.any()));
+        let mut kinds: Vec<Type> = Vec::new();
+        let mut variables: Vec<Vec<usize>> = Vec::new();
+        for &input in &inputs {
+            let mut own: Vec<usize> = Vec::new();
+            for ty in self.types_of(input) {
+                let known = (0..kinds.len()).find(|at| kinds[*at] == ty && !own.contains(at));
+                own.push(match known {
+                    Some(known) if !self.choices.one_in(3) => known,
+                    _ => {
+                        kinds.push(ty);
+                        kinds.len() - 1
+                    }
+                });
+            }
+            variables.push(own);
+        }
+        let mut paths: Vec<Vec<Vec<usize>>> = Vec::new();
+        for start in 0..inputs.len() {
+            let mut path: Vec<Vec<usize>> =
+                (0..inputs.len()).filter(|&at| at != start).map(|at| vec![at]).collect();
+            if path.len() > 1 && self.choices.one_in(3) {
+                // Possible if they lack the same.
+                let last = path.pop().unwrap_or_default();
+                path[0].extend(last);
+            }
+            paths.push(path);
+        }
+        if self.choices.one_in(30) {
+            paths.pop();
+        }
+        let types = self.choices.types(3);
+        let filter = self.filter(&kinds);
+        let project = self.project(&kinds, &types);
+        self.node(Node::Multijoin { inputs, variables, paths, filter, project }, types)
     }
 
     fn relation(&mut self, types: &[Type], input: Option<InputMode>) -> usize {
@@ -333,6 +374,8 @@ fn empty(name: &str) -> Plan {
         relations: Vec::new(),
         nodes: Vec::new(),
         strata: Vec::new(),
+        rules: Vec::new(),
+        causes: Vec::new(),
     }
 }
 

@@ -38,6 +38,24 @@ pub struct Plan {
     /// Groups of mutually dependent relations in an order of evaluation; every derived relation stands in exactly
     /// one, as does an input relation that has facts or rules.
     pub strata: Vec<Stratum>,
+    /// The rules of the program, for people.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// For each node the rules that it is there for, by index; empty, or as long as `nodes`.
+    #[serde(default)]
+    pub causes: Vec<Vec<usize>>,
+}
+
+/// A rule as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Its text, shortened where it is long.
+    pub text: String,
+    /// The line on which it begins, counted from 1.
+    pub line: u32,
+    /// The column in which it begins, counted from 1.
+    pub column: u32,
 }
 
 impl Plan {
@@ -154,6 +172,22 @@ pub enum Node {
         /// Expressions of type `bool` over left columns, then right ones.
         filter: Vec<Expr>,
         /// Output columns, over left columns, then right ones.
+        project: Vec<Expr>,
+    },
+    /// Values of variables for which every input has a row, that pass every filter, projected; as many as there are
+    /// combinations of such rows. Each change of an input is looked up in the others, and nothing that is found on the
+    /// way is kept. Not inside a recursion.
+    Multijoin {
+        /// Input nodes.
+        inputs: Vec<usize>,
+        /// For each input the variable that each of its columns is, counted from 0; different ones.
+        variables: Vec<Vec<usize>>,
+        /// For each input the order in which its changes meet the others: groups of inputs (their places in `inputs`) that
+        /// lack the same variables when their turn comes. Of a group the input with the fewest values proposes them.
+        paths: Vec<Vec<Vec<usize>>>,
+        /// Expressions of type `bool` over the variables.
+        filter: Vec<Expr>,
+        /// Output columns, over the variables.
         project: Vec<Expr>,
     },
     /// Left rows for whose key the right input has no row.

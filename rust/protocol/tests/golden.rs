@@ -98,6 +98,7 @@ const REQUESTS: &[(&str, &str)] = &[
     ("read", r#"{"id":7,"op":"read","relation":"price"}"#),
     ("read some", r#"{"id":7,"op":"read","relation":"price","where":{"what":"tea"},"limit":10}"#),
     ("explain", r#"{"id":7,"op":"explain","relation":"popular"}"#),
+    ("explain with figures", r#"{"id":7,"op":"explain","relation":"popular","analyze":true}"#),
     ("status", r#"{"id":7,"op":"status"}"#),
     (
         "attach",

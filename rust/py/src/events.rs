@@ -30,6 +30,7 @@ pub(crate) struct Explain {
     ticket: u64,
     relation: String,
     plan: String,
+    analysis: Option<String>,
 }
 
 /// The catalog has grown by a module, described in JSON.
@@ -101,8 +102,8 @@ pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Register { ticket, program, name } => {
             Py::new(py, Register { ticket: ticket.0, program, name })?.into_any()
         }
-        Event::Explain { ticket, relation, plan } => {
-            Py::new(py, Explain { ticket: ticket.0, relation, plan })?.into_any()
+        Event::Explain { ticket, relation, plan, analysis } => {
+            Py::new(py, Explain { ticket: ticket.0, relation, plan, analysis })?.into_any()
         }
         Event::Registered { version, module } => Py::new(py, Registered { version, module })?.into_any(),
         Event::Unregistered { version, modules, relations } => {

@@ -197,6 +197,9 @@ impl Member {
                 let sources = if self.local == 0 { self.process.sources() } else { Vec::new() };
                 self.mail.send(origin, Letter::Report(*ticket, report, shares, sources));
             }
+            Command::Analyze { ticket, relation } => {
+                self.mail.send(origin, Letter::Analysis(*ticket, self.engine.analysis(*relation)));
+            }
             Command::Attach { ticket, name } => self.attached(time, origin, *ticket, name, net),
             Command::Detach { ticket, name } => self.detached(origin, *ticket, name, net),
             Command::Tune { ticket, values } => self.tuned(origin, *ticket, values),

@@ -4,7 +4,7 @@
 //! them when the header comes back in sequenced order. Everything here crosses processes in timely's own encoding,
 //! which knows neither skipped nor tagged fields; a plan therefore travels as the document it arrived as.
 
-use dataflow_engine::Figures;
+use dataflow_engine::{Analysis, Figures};
 use dataflow_protocol::dictionary::Content;
 use dataflow_protocol::ids::{RelationId, Time};
 use dataflow_protocol::request::QueryLimits;
@@ -114,6 +114,13 @@ pub enum Command {
         /// Of the request.
         ticket: Ticket,
     },
+    /// Every worker says what the operators of the relation's module hold and have done ([`Letter::Analysis`]).
+    Analyze {
+        /// Of the request.
+        ticket: Ticket,
+        /// Which.
+        relation: RelationId,
+    },
     /// New values, on every worker; acknowledged.
     Tune {
         /// Of the request.
@@ -152,6 +159,8 @@ pub enum Letter {
     /// What the sender has to say about itself, its share of every module, and, if it speaks for its process, about
     /// the sources there, each a JSON document.
     Report(Ticket, Report, Vec<Share>, Vec<String>),
+    /// The sender's share of a module; none if the relation is gone.
+    Analysis(Ticket, Option<Analysis>),
     /// The sender's rows and bytes of the module of this name and time, to the worker that adds them up.
     Share(String, Time, u64, u64),
 }

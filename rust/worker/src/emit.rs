@@ -162,6 +162,7 @@ impl Member {
                 Letter::Report(ticket, report, shares, sources) => {
                     self.reported(ticket, (from, report, shares), sources, net);
                 }
+                Letter::Analysis(ticket, analysis) => self.analyzed(ticket, from, analysis, net),
                 Letter::Share(module, since, rows, bytes) => {
                     self.shared(from, &module, since, rows, bytes);
                 }

@@ -24,6 +24,7 @@ mod connections;
 mod dispatch;
 mod emit;
 pub mod error;
+mod explain;
 pub mod feed;
 mod feeding;
 mod flow;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataflow_engine::{Engine, RelationInfo, Stats};
+use dataflow_engine::{Analysis, Engine, RelationInfo, Stats};
 use dataflow_protocol::dictionary::{self, Collision, Content};
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
@@ -89,6 +89,9 @@ pub(crate) enum Pending {
     Read(Read),
     /// Python's description of a plan.
     Explain { caller: Caller },
+    /// What the workers say of its operators; then Python's description. Workers' shares are in their order, none
+    /// where one hasn't said anything yet.
+    Analyze { caller: Caller, relation: String, plan: String, shares: Vec<Option<Analysis>> },
     /// Python's verdict on a source, then its place in the order; without a caller, one from the configuration.
     Attach { caller: Option<Caller>, name: String, source: String },
     /// The end of a source.
@@ -450,6 +453,7 @@ impl Pending {
             | Pending::Tune { caller }
             | Pending::Unsubscribe { caller }
             | Pending::Explain { caller }
+            | Pending::Analyze { caller, .. }
             | Pending::Detach { caller }
             | Pending::Shutdown { caller } => Some(caller),
             Pending::Read(read) => Some(&read.caller),

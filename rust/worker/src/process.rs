@@ -58,6 +58,8 @@ pub enum Event {
         relation: String,
         /// The plan of its module, JSON.
         plan: String,
+        /// What its operators hold and have done, JSON, if that is asked for: a list with an entry for each worker.
+        analysis: Option<String>,
     },
     /// The catalog has grown by a module. Version by version, the changes come in sequenced order.
     Registered {

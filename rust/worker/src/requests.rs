@@ -146,7 +146,7 @@ impl Member {
                 let read = Read::new(caller, relation, limit, self.peers());
                 self.pending.insert(ticket, Pending::Read(read));
             }
-            Request::Explain { relation } => self.explain(caller, &relation, net),
+            Request::Explain { relation, analyze } => self.explain(caller, &relation, analyze, net),
             Request::Status => {
                 let ticket = self.ticket();
                 self.send(Command::Status { ticket });
@@ -262,20 +262,6 @@ impl Member {
         } else {
             net.error(&caller, &ErrorBody::new(ErrorCode::Busy, "too many programs wait to be planned"));
             net.resume(caller.connection, ticket);
-        }
-    }
-
-    fn explain(&mut self, caller: Caller, relation: &request::Schema, net: &mut Connections) {
-        let plan = self.engine.plan_of(relation.id).and_then(|plan| serde_json::to_string(&*plan).ok());
-        let Some(plan) = plan else {
-            return net
-                .error(&caller, &ErrorBody::not_found(format!("no plan of relation {:?}", relation.name)));
-        };
-        let ticket = self.ticket();
-        if self.process.ask(Event::Explain { ticket, relation: relation.name.clone(), plan }) {
-            self.pending.insert(ticket, Pending::Explain { caller });
-        } else {
-            net.error(&caller, &ErrorBody::new(ErrorCode::Busy, "too many requests wait to be explained"));
         }
     }
 

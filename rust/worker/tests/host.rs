@@ -95,7 +95,9 @@ fn attend(host: &Host, formed: &mpsc::Sender<u64>) -> Ending {
     loop {
         for event in host.drain() {
             match event {
-                Event::Register { ticket, program, name } if program.chars().all(char::is_alphanumeric) => {
+                Event::Register { ticket, program, name, .. }
+                    if program.chars().all(char::is_alphanumeric) =>
+                {
                     host.answer(ticket, Answer::Plan(plan(&program, name.as_deref())));
                 }
                 Event::Register { ticket, .. } => {

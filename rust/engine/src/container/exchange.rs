@@ -21,20 +21,25 @@ pub(crate) fn rows_per_container(width: usize) -> usize {
     CONTAINER_WORDS / (width + 2)
 }
 
+/// Which worker, of so many, gets a row.
+pub(crate) type Choice = Box<dyn FnMut(&[Word], usize) -> usize>;
+
 /// Where a row goes.
-#[derive(Clone, Copy, Debug)]
 pub(crate) enum Route {
     /// By a hash of so many leading words; equal on all hosts.
     Hash(usize),
     /// To the worker that the first word names.
     First,
+    /// As this says.
+    Chosen(Choice),
 }
 
 impl Route {
-    fn target(self, row: &[Word], peers: usize) -> usize {
+    fn target(&mut self, row: &[Word], peers: usize) -> usize {
         match self {
-            Route::Hash(words) => hash(&row[..words]) as usize % peers,
+            Route::Hash(words) => hash(&row[..*words]) as usize % peers,
             Route::First => row.first().map_or(0, |&word| word as usize) % peers,
+            Route::Chosen(choice) => choice(row, peers),
         }
     }
 }

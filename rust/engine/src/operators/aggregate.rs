@@ -80,9 +80,9 @@ fn totals<'scope>(
     }
     let sums = summands.len() - key_width;
     let prior = Prior::default();
-    let batcher = FoldBatcher::new(Totals { key_width, sums }, prior.clone(), meter.budget());
+    let batcher = FoldBatcher::new(Totals { key_width, sums }, prior.clone(), meter);
     meter.hold_waiting(batcher.held());
-    let rows = map(rows, "Summands", Project::scalars(summands), meter);
+    let rows = map(rows, "Summands", Project::scalars(summands), &meter.preparing());
     let arranged = arrange_with(rows, "Totals", key_width, batcher, meter);
     prior.set(arranged.trace.clone());
     flatten(&readable(arranged), "Finish", Project::scalars(finish), meter)
@@ -106,7 +106,7 @@ fn groups<'scope>(
         plan.push(Measure { func: aggregate.func, ty: column_type(aggregate, types), column });
     }
     let key_width = key.len();
-    let rows = map(rows, "Group", Project::columns(columns), meter);
+    let rows = map(rows, "Group", Project::columns(columns), &meter.preparing());
     let arranged = arrange(rows, "Groups", key_width, meter);
     let width = key_width + plan.len();
     let tactic = Groups { key_width, plan, meter: meter.clone() };
@@ -142,7 +142,7 @@ impl ReduceTactic<u64, View<u64>, View<u64>> for Groups {
         if input.is_empty() && !meter.failed() {
             return (None, Antichain::new());
         }
-        let _timed = meter.budget().timed(Kind::Aggregate);
+        let _timed = meter.timed(Kind::Aggregate);
         match meter.guard("an aggregate", || self.changes(source, output, input)) {
             Some(batch) => {
                 let batch = (batch.len() > 0).then(|| View::from(batch));

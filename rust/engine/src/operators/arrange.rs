@@ -18,7 +18,7 @@ pub(crate) fn arrange<'scope, T: EngineTime>(
     key_width: usize,
     meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
-    let batcher = RowBatcher::new(key_width, meter.budget());
+    let batcher = RowBatcher::new(key_width, meter);
     meter.hold_waiting(batcher.held());
     arrange_with(rows, name, key_width, batcher, meter)
 }

@@ -14,7 +14,7 @@ use differential_dataflow::operators::reduce::{ReduceTactic, reduce_with_tactic}
 use differential_dataflow::trace::{Description, Span};
 use timely::progress::Antichain;
 
-use crate::budget::{Budget, Kind};
+use crate::budget::Kind;
 use crate::container::sort::consolidate_times;
 use crate::container::{Diff, EngineTime};
 use crate::meter::Meter;
@@ -37,25 +37,25 @@ pub(crate) fn distinct_in_loop<'scope, T: EngineTime>(
     relation: &str,
     meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
-    distinct_with(counted, "DistinctInLoop", meter, Some((Rc::from(relation), meter.clone())))
+    distinct_with(counted, "DistinctInLoop", meter, Some(Rc::from(relation)))
 }
 
 fn distinct_with<'scope, T: EngineTime>(
     counted: Arranged<'scope, Agent<T>>,
     name: &str,
     meter: &Meter,
-    iterates: Option<(Rc<str>, Meter)>,
+    iterates: Option<Rc<str>>,
 ) -> Arranged<'scope, Agent<T>> {
-    let tactic = Distinct { iterates, withheld: BTreeMap::new(), budget: meter.budget().clone() };
+    let tactic = Distinct { iterates, withheld: BTreeMap::new(), meter: meter.clone() };
     let arranged = reduce_with_tactic::<_, RowSpine<T>, _>(counted, name, tactic);
     meter.hold(&arranged.trace);
     arranged
 }
 
 struct Distinct<T> {
-    /// The recursive relation that this is, and who is told how it gets on.
-    iterates: Option<(Rc<str>, Meter)>,
-    budget: Budget,
+    /// The recursive relation that this is.
+    iterates: Option<Rc<str>>,
+    meter: Meter,
     /// Rows to be visited again at these times, none of which has come yet.
     withheld: BTreeMap<Box<[Word]>, Vec<T>>,
 }
@@ -70,13 +70,13 @@ impl<T: EngineTime> ReduceTactic<T, View<T>, View<T>> for Distinct<T> {
         upper: &Antichain<T>,
         _held: &Antichain<T>,
     ) -> (Option<Span<T, View<T>>>, Antichain<T>) {
-        if let Some((relation, meter)) = &self.iterates
+        if let Some(relation) = &self.iterates
             && let Some(iteration) = upper.iter().map(|time| time.iteration()).max()
         {
-            meter.iterated(relation, iteration);
+            self.meter.iterated(relation, iteration);
         }
-        let budget = self.budget.clone();
-        let _timed = budget.timed(Kind::Distinct);
+        let meter = self.meter.clone();
+        let _timed = meter.timed(Kind::Distinct);
         let due = self.take_due(upper);
         if input.is_empty() && due.is_empty() {
             return (None, self.frontier());
@@ -113,6 +113,7 @@ impl<T: EngineTime> ReduceTactic<T, View<T>, View<T>> for Distinct<T> {
             }
         }
         let batch = visit.builder.done();
+        meter.emitted(batch.len());
         let batch = (batch.len() > 0).then(|| View::from(batch));
         let desc = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(T::minimum()));
         (Some(Span::new(desc, batch)), self.frontier())

@@ -146,9 +146,11 @@ impl<T: EngineTime> Iterator for Work<T> {
 
     fn next(&mut self) -> Option<Updates<T>> {
         let meter = self.meter.clone();
-        let _timed = meter.budget().timed(Kind::Join);
+        let _timed = meter.timed(Kind::Join);
         // A join that has failed never ends, so that the time it was working at doesn't either.
-        meter.guard("a join", || self.container()).unwrap_or_else(|| Some(Updates::new(0).charged(PAUSE)))
+        let made = meter.guard("a join", || self.container());
+        meter.emitted(made.iter().flatten().map(Updates::len).sum());
+        made.unwrap_or_else(|| Some(Updates::new(0).charged(PAUSE)))
     }
 }
 

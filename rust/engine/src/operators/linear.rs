@@ -140,7 +140,7 @@ pub(super) fn paced<'scope, T: EngineTime, C: Container, W: 'static>(
         let mut waiting: VecDeque<(CapabilitySet<T>, W)> = VecDeque::new();
         let mut pieces = Vec::new();
         move |input, output| {
-            let _timed = meter.budget().timed(Kind::Rows);
+            let _timed = meter.timed(Kind::Rows);
             let mut effort = share.quantum();
             // Whether a piece was finished, and the next one may begin.
             let mut go_on = |piece: &mut W, emit: &mut dyn FnMut(&mut Updates<T>)| loop {
@@ -158,8 +158,10 @@ pub(super) fn paced<'scope, T: EngineTime, C: Container, W: 'static>(
             };
             let mut more = true;
             while more && let Some((capability, piece)) = waiting.front_mut() {
-                let (done, next) =
-                    go_on(piece, &mut |rows| output.session_with_builder(&*capability).give_container(rows));
+                let (done, next) = go_on(piece, &mut |rows| {
+                    meter.emitted(rows.len());
+                    output.session_with_builder(&*capability).give_container(rows);
+                });
                 more = next;
                 if done {
                     waiting.pop_front();
@@ -170,6 +172,7 @@ pub(super) fn paced<'scope, T: EngineTime, C: Container, W: 'static>(
                 for mut piece in pieces.drain(..) {
                     let done = more && {
                         let (done, next) = go_on(&mut piece, &mut |rows| {
+                            meter.emitted(rows.len());
                             output.session_with_builder(&time).give_container(rows)
                         });
                         more = next;

@@ -3,6 +3,7 @@
 //! * [`linear`]: row by row; and from arrangements back to rows.
 //! * [`arrange`]: from rows to arrangements, exchanged by key.
 //! * [`join`]: pairs of rows with equal keys.
+//! * [`lookup`]: rows that meet an arrangement and are kept nowhere.
 //! * [`distinct`]: each row once.
 //! * [`aggregate`]: one row a key.
 //! * [`import`]: another dataflow's arrangement as of a time.
@@ -15,6 +16,7 @@ pub(crate) mod distinct;
 pub(crate) mod import;
 pub(crate) mod join;
 pub(crate) mod linear;
+pub(crate) mod lookup;
 pub(crate) mod range;
 
 use differential_dataflow::Collection;

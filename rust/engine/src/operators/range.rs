@@ -7,9 +7,11 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
 use super::Rows;
+use crate::budget::Kind;
 use crate::container::exchange::rows_per_container;
 use crate::container::{EngineTime, Updates};
 use crate::expr::Project;
+use crate::meter::Meter;
 
 /// Values that one row's range may have; the derivation from a row with more of them fails.
 pub(crate) const MAX_RANGE: usize = 1 << 20;
@@ -23,12 +25,15 @@ pub(crate) fn range<'scope, T: EngineTime>(
     width: usize,
     over: Type,
     bounds: Project,
+    meter: &Meter,
 ) -> Rows<'scope, T> {
+    let meter = meter.clone();
     let full = rows_per_container(width + 1);
     rows.inner
         .unary::<NoopBuilder<Updates<T>>, _, _, _>(Pipeline, "Range", move |_, _| {
             let (mut limits, mut values) = (Vec::new(), Vec::new());
             move |input, output| {
+                let _timed = meter.timed(Kind::Rows);
                 input.for_each(|time, rows| {
                     let mut made = Updates::with_capacity(width + 1, rows.len().min(full));
                     for index in 0..rows.len() {
@@ -46,12 +51,14 @@ pub(crate) fn range<'scope, T: EngineTime>(
                             made.row_words().push(value);
                             made.end_row(rows.time(index), rows.diff(index));
                             if made.len() >= full {
+                                meter.emitted(made.len());
                                 output.session_with_builder(&time).give_container(&mut made);
                                 made = Updates::with_capacity(width + 1, full);
                             }
                         }
                     }
                     if !made.is_empty() {
+                        meter.emitted(made.len());
                         output.session_with_builder(&time).give_container(&mut made);
                     }
                 });

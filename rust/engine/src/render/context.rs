@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use differential_dataflow::operators::arrange::Arranged;
 
+use crate::analysis::Part;
 use crate::container::EngineTime;
 use crate::expr::Project;
 use crate::meter::Meter;
@@ -40,6 +41,7 @@ impl<T: EngineTime> Default for Memo<'_, T> {
 /// A scope under construction.
 pub(super) trait Context<'scope, T: EngineTime> {
     fn valid(&self) -> &Valid<'_>;
+    /// Of the whole program.
     fn meter(&self) -> Meter;
     fn memo(&mut self) -> &mut Memo<'scope, T>;
 
@@ -51,6 +53,11 @@ pub(super) trait Context<'scope, T: EngineTime> {
 
     /// Arranged distinct keys that exist elsewhere.
     fn find_keys(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'scope, T>>;
+
+    /// For the operators that make a node's rows.
+    fn meter_of(&self, node: usize) -> Meter {
+        self.meter().of(Part::Node(node))
+    }
 
     fn width(&self, node: usize) -> usize {
         self.valid().types[node].len()
@@ -76,7 +83,7 @@ pub(super) trait Context<'scope, T: EngineTime> {
             Some(arranged) => arranged,
             None => {
                 let order = order(key, self.width(node));
-                let (rows, meter) = (self.rows(node), self.meter());
+                let (rows, meter) = (self.rows(node), self.meter().aside(Part::Node(node)));
                 readable(permuted(rows, order, self.width(node), key.len(), &meter))
             }
         };
@@ -93,7 +100,7 @@ pub(super) trait Context<'scope, T: EngineTime> {
         let keys = match self.find_keys(node, key) {
             Some(keys) => keys,
             None => {
-                let (rows, meter) = (self.rows(node), self.meter());
+                let (rows, meter) = (self.rows(node), self.meter().aside(Part::Node(node)));
                 let counted = permuted(rows, key.to_vec(), self.width(node), key.len(), &meter);
                 readable(crate::operators::distinct::distinct(counted, "DistinctKeys", &meter))
             }

@@ -22,29 +22,29 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
     match context.valid().plan.nodes[node].clone() {
         Node::Map { input, filter, project } => {
             let project = compile(context, &filter, &project, |column| column);
-            map(context.rows(input), "Map", project, &context.meter())
+            map(context.rows(input), "Map", project, &context.meter_of(node))
         }
         Node::Range { input, over, start, stop, step } => {
             let bounds: Vec<Expr> = [start, stop].into_iter().chain(step).collect();
             let bounds = compile(context, &[], &bounds, |column| column);
             let width = context.width(input);
-            range(context.rows(input), width, over, bounds)
+            range(context.rows(input), width, over, bounds, &context.meter_of(node))
         }
         Node::Join { left, right, left_key, right_key, filter, project } => {
             let sides = Sides { left, right, left_key, right_key };
-            sides.join(context, &filter, &project)
+            sides.join(context, node, &filter, &project)
         }
         Node::Antijoin { left, right, left_key, right_key } => {
-            Sides { left, right, left_key, right_key }.antijoin(context)
+            Sides { left, right, left_key, right_key }.antijoin(context, node)
         }
         Node::Union { inputs } => union(context, &inputs),
         Node::Distinct { input } => {
-            let (width, meter) = (context.width(input), context.meter());
+            let (width, meter) = (context.width(input), context.meter_of(node));
             let counted = arrange(context.rows(input), "Count", width, &meter);
             let columns = Project::columns((0..width).collect());
-            flatten(&readable(distinct(counted, "Distinct", &meter)), "Rows", columns, &meter)
+            flatten(&readable(distinct(counted, "Distinct", &meter.preparing())), "Rows", columns, &meter)
         }
-        Node::Get { .. } | Node::Rows { .. } | Node::Reduce { .. } => {
+        Node::Get { .. } | Node::Rows { .. } | Node::Reduce { .. } | Node::Multijoin { .. } => {
             unreachable!("built by the scope itself")
         }
     }
@@ -84,6 +84,7 @@ impl Sides {
     fn join<'scope, T: EngineTime, C: Context<'scope, T>>(
         &self,
         context: &mut C,
+        node: usize,
         filter: &[Expr],
         project: &[Expr],
     ) -> Rows<'scope, T> {
@@ -100,18 +101,22 @@ impl Sides {
         });
         let left = context.arranged(self.left, &self.left_key);
         let right = context.arranged(self.right, &self.right_key);
-        join(left, right, "Join", Pairing { project, sign: 1 }, &context.meter())
+        join(left, right, "Join", Pairing { project, sign: 1 }, &context.meter_of(node))
     }
 
     /// All left rows, less those that meet a key of the right.
-    fn antijoin<'scope, T: EngineTime, C: Context<'scope, T>>(&self, context: &mut C) -> Rows<'scope, T> {
+    fn antijoin<'scope, T: EngineTime, C: Context<'scope, T>>(
+        &self,
+        context: &mut C,
+        node: usize,
+    ) -> Rows<'scope, T> {
         let width = context.width(self.left);
         let at = positions(&order(&self.left_key, width), width);
         let rows = context.rows(self.left);
         let left = context.arranged(self.left, &self.left_key);
         let keys = context.keys(self.right, &self.right_key);
         let pairing = Pairing { project: Project::columns(at), sign: -1 };
-        let met = join(left, keys, "Semijoin", pairing, &context.meter());
+        let met = join(left, keys, "Semijoin", pairing, &context.meter_of(node));
         rows.concat(met)
     }
 }

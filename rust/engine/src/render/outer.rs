@@ -9,12 +9,15 @@ use timely::dataflow::Scope;
 
 use super::context::{Context, Memo, positions};
 use super::facts::facts;
+use super::multijoin;
 use super::nodes;
 use super::recursion;
+use crate::analysis::Part;
 use crate::expr::Project;
 use crate::expr::eval::constant;
 use crate::faults::Fault;
 use crate::meter::Meter;
+use crate::multijoin::path;
 use crate::operators::aggregate::reduce;
 use crate::operators::arrange::{arrange, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
@@ -78,12 +81,16 @@ pub(crate) fn render(
         };
         for (relation, rows, set) in results {
             let width = valid.plan.relations[relation].columns.len();
+            let meter = meter.of(Part::Relation(relation));
             let rows = if meter.fault() == Some(Fault::Operator) { fail(rows) } else { rows };
-            let arranged = arrange(rows, &valid.plan.relations[relation].name, width, meter);
-            let base = if set { arranged } else { distinct(arranged, "Distinct", meter) };
+            let arranged = arrange(rows, &valid.plan.relations[relation].name, width, &meter);
+            let base = if set { arranged } else { distinct(arranged, "Distinct", &meter) };
             let base = readable(base);
             outer.derived.insert(relation, base.clone());
-            let delivery = deliver(&base, ids[relation], (0..width).collect(), Rc::clone(finished), meter);
+            let delivery = {
+                let (columns, meter) = ((0..width).collect(), meter.preparing());
+                deliver(&base, ids[relation], columns, Rc::clone(finished), &meter)
+            };
             if let crate::trace::Reader::Local(agent) = base.trace {
                 relations.push((relation, agent, delivery));
             }
@@ -119,7 +126,9 @@ impl<'scope> Outer<'scope, '_> {
     /// The transacted rows of a local relation, if it is an input.
     pub(super) fn transacted(&mut self, relation: usize) -> Option<Rows<'scope, u64>> {
         let reference = RelationRef::Local(relation);
-        self.externals.contains_key(&reference).then(|| self.external_rows(reference, None))
+        self.externals
+            .contains_key(&reference)
+            .then(|| self.external_rows(reference, None, &self.meter.aside(Part::Relation(relation))))
     }
 
     /// Whether a node's rows stand once each by what it is.
@@ -129,7 +138,7 @@ impl<'scope> Outer<'scope, '_> {
             Node::Get { relation } => self.is_set_relation(*relation),
             Node::Antijoin { left: input, .. } | Node::Range { input, .. } => self.is_set(*input),
             Node::Union { inputs } => matches!(inputs[..], [only] if self.is_set(only)),
-            Node::Rows { .. } | Node::Map { .. } | Node::Join { .. } => false,
+            Node::Rows { .. } | Node::Map { .. } | Node::Join { .. } | Node::Multijoin { .. } => false,
         }
     }
 
@@ -171,6 +180,7 @@ impl<'scope> Outer<'scope, '_> {
         &mut self,
         relation: RelationRef,
         project: Option<(&[Expr], &[Expr])>,
+        meter: &Meter,
     ) -> Rows<'scope, u64> {
         let arranged = self.import(relation, None);
         let order = &self.externals[&relation].order;
@@ -179,7 +189,7 @@ impl<'scope> Outer<'scope, '_> {
             Some((filter, project)) => nodes::compile::<u64, _>(self, filter, project, |column| at[column]),
             None => Project::columns(at),
         };
-        flatten(&arranged, "Rows", project, &self.meter)
+        flatten(&arranged, "Rows", project, meter)
     }
 }
 
@@ -199,18 +209,18 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
     fn build_rows(&mut self, node: usize) -> Rows<'scope, u64> {
         match &self.valid.plan.nodes[node] {
             Node::Get { relation } => match (self.external(node), relation) {
-                (Some(relation), _) => self.external_rows(relation, None),
+                (Some(relation), _) => self.external_rows(relation, None, &self.meter_of(node)),
                 (None, RelationRef::Local(local)) => {
                     let width = self.width(node);
                     let Some(derived) = self.derived.get(local) else { unreachable!("strata are in order") };
-                    flatten(derived, "Rows", Project::columns((0..width).collect()), &self.meter)
+                    flatten(derived, "Rows", Project::columns((0..width).collect()), &self.meter_of(node))
                 }
                 (None, RelationRef::Import(_)) => unreachable!("every import is external"),
             },
             // Filters and projections of a relation maintained elsewhere are fused into reading it.
             Node::Map { input, filter, project } if self.external(*input).is_some() => {
                 let Some(relation) = self.external(*input) else { unreachable!("just asked") };
-                self.external_rows(relation, Some((filter, project)))
+                self.external_rows(relation, Some((filter, project)), &self.meter_of(node))
             }
             Node::Rows { types, rows } => {
                 let word =
@@ -220,8 +230,9 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
             }
             Node::Reduce { input, key, aggregates } => {
                 let rows = self.rows(*input);
-                reduce(rows, &self.valid.types[*input], key, aggregates, &self.meter)
+                reduce(rows, &self.valid.types[*input], key, aggregates, &self.meter_of(node))
             }
+            Node::Multijoin { .. } => multijoin::build(self, node),
             _ => nodes::build(self, node),
         }
     }
@@ -262,6 +273,13 @@ pub(crate) fn joined(
             Node::Join { left, right, left_key, right_key, .. } => {
                 note(*left, left_key);
                 note(*right, right_key);
+            }
+            Node::Multijoin { inputs, variables, paths, .. } => {
+                for (start, groups) in paths.iter().enumerate() {
+                    for member in path(variables, groups, start).0.iter().flat_map(|group| &group.members) {
+                        note(inputs[member.input], &member.key);
+                    }
+                }
             }
             Node::Antijoin { left, right, left_key, right_key } => {
                 note(*left, left_key);

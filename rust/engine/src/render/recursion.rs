@@ -9,6 +9,7 @@ use timely::dataflow::Scope;
 use super::context::{Context, Memo};
 use super::nodes;
 use super::outer::Outer;
+use crate::analysis::Part;
 use crate::container::updates::next_iteration;
 use crate::container::{Inner, Updates};
 use crate::expr::Project;
@@ -43,11 +44,12 @@ pub(super) fn render<'scope>(
                 rows = rows.concat(transacted.enter(inner));
             }
             let width = recursion.outer.valid.plan.relations[relation].columns.len();
-            let (meter, name) = (recursion.meter(), &recursion.outer.valid.plan.relations[relation].name);
+            let meter = recursion.meter().of(Part::Relation(relation));
+            let name = &recursion.outer.valid.plan.relations[relation].name;
             let counted = arrange(rows, "CountInLoop", width, &meter);
             let columns = Project::columns((0..width).collect());
             let distinct = readable(distinct_in_loop(counted, name, &meter));
-            let result = flatten(&distinct, "RowsInLoop", columns, &meter);
+            let result = flatten(&distinct, "RowsInLoop", columns, &meter.preparing());
             variable.set(result.clone());
             results.push((relation, result.leave(scope)));
         }

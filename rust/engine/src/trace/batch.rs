@@ -107,6 +107,15 @@ impl Trie {
         }
     }
 
+    /// The first value from `from` up to `end`, all of one key, that is not less than `value`.
+    #[inline]
+    pub(crate) fn seek_value(&self, from: usize, end: usize, value: &[Word]) -> usize {
+        match (self.val_width, value) {
+            (1, &[value]) => gallop(from, end, |at| self.vals[at] < value),
+            _ => gallop(from, end, |at| self.value(at) < value),
+        }
+    }
+
     /// Whether the key at `index` is `key`.
     #[inline]
     pub(crate) fn is_key(&self, index: usize, key: &[Word]) -> bool {
@@ -159,6 +168,11 @@ impl<T: EngineTime> RowBatch<T> {
 
     pub(crate) fn trie(&self) -> &Trie {
         &self.trie
+    }
+
+    /// The one time of all updates, if the batch knows that there is only one.
+    pub(crate) fn only_time(&self) -> Option<T> {
+        self.times.uniform()
     }
 
     #[inline]

@@ -6,11 +6,11 @@ use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
 use super::batch::RowBatch;
-use crate::budget::{Budget, Kind};
+use crate::budget::Kind;
 use crate::container::runs::merge_runs;
 use crate::container::sort::consolidate;
 use crate::container::{Diff, EngineTime, TimeColumn, Updates};
-use crate::meter::Held;
+use crate::meter::{Held, Meter};
 
 /// Updates gathered before they are sorted as one run.
 const RUN_ROWS: usize = 1 << 16;
@@ -153,13 +153,13 @@ pub(crate) struct RowBatcher<T: EngineTime> {
     ladder: Ladder<T>,
     key_width: usize,
     retained: Antichain<T>,
-    budget: Budget,
+    meter: Meter,
 }
 
 impl<T: EngineTime> RowBatcher<T> {
-    pub(crate) fn new(key_width: usize, budget: &Budget) -> Self {
-        let (retained, budget) = (Antichain::new(), budget.clone());
-        RowBatcher { ladder: Ladder::default(), key_width, retained, budget }
+    pub(crate) fn new(key_width: usize, meter: &Meter) -> Self {
+        let (retained, meter) = (Antichain::new(), meter.clone());
+        RowBatcher { ladder: Ladder::default(), key_width, retained, meter }
     }
 
     /// Rows and bytes that wait.
@@ -173,7 +173,7 @@ impl<T: EngineTime> Extract for RowBatcher<T> {
     type Output = RowBatch<T>;
 
     fn extract<'a>(&'a mut self, upper: AntichainRef<'_, T>) -> (Option<RowBatch<T>>, AntichainRef<'a, T>) {
-        let _timed = self.budget.timed(Kind::Seal);
+        let _timed = self.meter.timed(Kind::Seal);
         let ready = self.ladder.extract(upper, &mut self.retained);
         let batch = RowBatch::from_runs(&ready.runs, self.key_width);
         ((batch.len() > 0).then_some(batch), self.retained.borrow())
@@ -182,7 +182,7 @@ impl<T: EngineTime> Extract for RowBatcher<T> {
 
 impl<T: EngineTime> Batcher<Updates<T>> for RowBatcher<T> {
     fn insert(&mut self, container: &mut Updates<T>) {
-        let _timed = self.budget.timed(Kind::Sort);
+        let _timed = self.meter.timed(Kind::Sort);
         self.ladder.insert(container);
     }
 }

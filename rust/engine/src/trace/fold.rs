@@ -17,10 +17,10 @@ use super::batch::{BatchBuilder, RowBatch};
 use super::batcher::Ladder;
 use super::cursors::Cursors;
 use super::view::{Agent, View};
-use crate::budget::{Budget, Kind};
+use crate::budget::Kind;
 use crate::container::sort::consolidate;
 use crate::container::{Diff, Updates};
-use crate::meter::Held;
+use crate::meter::{Held, Meter};
 
 /// The arrangement's own trace, readable up to where it was last extended.
 #[derive(Clone, Default)]
@@ -65,13 +65,13 @@ pub(crate) struct FoldBatcher<F: Fold> {
     retained: Antichain<u64>,
     prior: Prior,
     fold: F,
-    budget: Budget,
+    meter: Meter,
 }
 
 impl<F: Fold> FoldBatcher<F> {
-    pub(crate) fn new(fold: F, prior: Prior, budget: &Budget) -> Self {
-        let (ladder, budget) = (Ladder::default(), budget.clone());
-        FoldBatcher { ladder, retained: Antichain::new(), prior, fold, budget }
+    pub(crate) fn new(fold: F, prior: Prior, meter: &Meter) -> Self {
+        let (ladder, meter) = (Ladder::default(), meter.clone());
+        FoldBatcher { ladder, retained: Antichain::new(), prior, fold, meter }
     }
 
     /// Rows and bytes that wait.
@@ -82,7 +82,7 @@ impl<F: Fold> FoldBatcher<F> {
 
 impl<F: Fold> Batcher<Updates<u64>> for FoldBatcher<F> {
     fn insert(&mut self, container: &mut Updates<u64>) {
-        let _timed = self.budget.timed(Kind::Sort);
+        let _timed = self.meter.timed(Kind::Sort);
         self.ladder.insert(container);
     }
 }
@@ -95,8 +95,8 @@ impl<F: Fold> Extract for FoldBatcher<F> {
         &'a mut self,
         upper: AntichainRef<'_, u64>,
     ) -> (Option<RowBatch<u64>>, AntichainRef<'a, u64>) {
-        let budget = self.budget.clone();
-        let _timed = budget.timed(Kind::Seal);
+        let meter = self.meter.clone();
+        let _timed = meter.timed(Kind::Seal);
         let ready = self.ladder.extract(upper, &mut self.retained);
         if ready.is_empty() {
             return (None, self.retained.borrow());

@@ -99,6 +99,17 @@ impl<T: EngineTime> View<T> {
 }
 
 impl View<u64> {
+    /// The one time that all updates of this view, of a span up to `upper`, are known to have.
+    pub(crate) fn only_time(&self, upper: &Antichain<u64>) -> Option<u64> {
+        match self {
+            View::Local(batch) => batch.only_time(),
+            View::AsOf { since, .. } if upper.iter().all(|&upper| upper <= since.saturating_add(1)) => {
+                Some(*since)
+            }
+            View::AsOf { batch, since } => batch.only_time().map(|time| time.max(*since)),
+        }
+    }
+
     /// The same batch as of `since`, for a dataflow of time `T`.
     pub(crate) fn as_of<T: EngineTime>(&self, since: u64) -> View<T> {
         match self {

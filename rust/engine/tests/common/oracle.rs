@@ -107,6 +107,34 @@ fn node(plan: &Plan, index: usize, all: &BTreeMap<String, Contents>) -> Contents
                 }
             }
         }
+        Node::Multijoin { inputs, variables, filter, project, .. } => {
+            let count = variables.iter().flatten().max().map_or(0, |most| most + 1);
+            let mut found: Vec<(Vec<Option<u64>>, i64)> = vec![(vec![None; count], 1)];
+            for (&from, variables) in inputs.iter().zip(variables) {
+                let rows = input(from);
+                let mut longer = Vec::new();
+                for (known, copies) in &found {
+                    for (row, more) in &rows {
+                        let mut known = known.clone();
+                        let agrees = variables
+                            .iter()
+                            .zip(row)
+                            .all(|(&variable, &word)| *known[variable].get_or_insert(word) == word);
+                        if agrees {
+                            longer.push((known, copies * more));
+                        }
+                    }
+                }
+                found = longer;
+            }
+            for (known, copies) in found {
+                let row: Row =
+                    known.into_iter().map(|word| word.expect("every variable is a column")).collect();
+                if let Some(row) = projected(filter, project, &row) {
+                    add(row, copies);
+                }
+            }
+        }
         Node::Antijoin { left, right, left_key, right_key } => {
             let right = input(*right);
             for (l, copies) in input(*left) {

@@ -18,6 +18,8 @@ impl PlanBuilder {
             relations: Vec::new(),
             nodes: Vec::new(),
             strata: Vec::new(),
+            rules: Vec::new(),
+            causes: Vec::new(),
         })
     }
 
@@ -48,6 +50,23 @@ impl PlanBuilder {
             left_key: left.1.to_vec(),
             right_key: right.1.to_vec(),
             filter: Vec::new(),
+            project: cols(project),
+        })
+    }
+
+    /// `inputs` with the variable of each column; `paths` as the planner would have them.
+    pub fn multijoin(
+        &mut self,
+        inputs: &[(usize, &[usize])],
+        paths: &[&[&[usize]]],
+        filter: Vec<Expr>,
+        project: &[usize],
+    ) -> usize {
+        self.node(Node::Multijoin {
+            inputs: inputs.iter().map(|(node, _)| *node).collect(),
+            variables: inputs.iter().map(|(_, variables)| variables.to_vec()).collect(),
+            paths: paths.iter().map(|path| path.iter().map(|group| group.to_vec()).collect()).collect(),
+            filter,
             project: cols(project),
         })
     }

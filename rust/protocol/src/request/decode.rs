@@ -145,6 +145,7 @@ struct Draft<'de> {
     sub: Option<u64>,
     limit: Option<u64>,
     limits: Option<QueryLimits>,
+    analyze: Option<bool>,
     settings: Vec<(String, Setting)>,
     source: Option<String>,
 }
@@ -215,6 +216,7 @@ impl<'de> Draft<'de> {
             Field::Limit => self.limit = slot.read(plain())?,
             Field::Source => self.source = Some(slot.read(Document)?),
             Field::Limits => self.limits = slot.read(plain())?,
+            Field::Analyze => self.analyze = slot.read(plain())?,
             Field::Id | Field::Op | Field::Insert | Field::Delete | Field::Other(_) => {}
         }
         Ok(())
@@ -267,7 +269,10 @@ impl<'de> Draft<'de> {
                 filter: self.filter,
                 limit: self.limit,
             },
-            Op::Explain => Request::Explain { relation: self.relation.ok_or_else(|| need(Field::Relation))? },
+            Op::Explain => Request::Explain {
+                relation: self.relation.ok_or_else(|| need(Field::Relation))?,
+                analyze: self.analyze.unwrap_or(false),
+            },
             Op::Status => Request::Status,
             Op::Attach => Request::Attach {
                 name: self.name.ok_or_else(|| need(Field::Name))?,

@@ -112,7 +112,7 @@ impl Op {
             ],
             Op::Unsubscribe => &[Field::Sub],
             Op::Read => &[Field::Relation, Field::Where, Field::Limit],
-            Op::Explain => &[Field::Relation],
+            Op::Explain => &[Field::Relation, Field::Analyze],
             Op::Attach => &[Field::Name, Field::Source],
             Op::Detach => &[Field::Name],
             Op::Status | Op::Tune | Op::Ping | Op::Shutdown => &[],
@@ -144,6 +144,7 @@ pub(super) enum Field {
     Limit,
     Source,
     Limits,
+    Analyze,
     Insert,
     Delete,
     /// Any other, cut where it is long.
@@ -154,7 +155,7 @@ pub(super) enum Field {
 const LONGEST_NAME: usize = 80;
 
 impl Field {
-    const KNOWN: [(Field, &'static str); 23] = [
+    const KNOWN: [(Field, &'static str); 24] = [
         (Field::Id, "id"),
         (Field::Op, "op"),
         (Field::Version, "version"),
@@ -176,6 +177,7 @@ impl Field {
         (Field::Limit, "limit"),
         (Field::Source, "source"),
         (Field::Limits, "limits"),
+        (Field::Analyze, "analyze"),
         (Field::Insert, "insert"),
         (Field::Delete, "delete"),
     ];

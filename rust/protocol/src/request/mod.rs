@@ -259,6 +259,8 @@ pub enum Request {
     Explain {
         /// The relation.
         relation: Arc<Schema>,
+        /// Whether the operators shall say what they hold and have done.
+        analyze: bool,
     },
     /// Asks how the server is.
     Status,
