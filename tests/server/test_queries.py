@@ -50,7 +50,7 @@ def queries(paper: Paper) -> Queries:
 
 
 def asks(ticket: int, program: str, name: str | None = None) -> Any:
-    return SimpleNamespace(ticket=ticket, program=program, name=name)
+    return SimpleNamespace(ticket=ticket, program=program, name=name, statistics=STATISTICS)
 
 
 def grown(version: int, plan: dict[str, Any], first: int) -> Any:

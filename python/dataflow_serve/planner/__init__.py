@@ -7,12 +7,15 @@ from dataflow_serve.planner._compile import (
     plan_program,
 )
 from dataflow_serve.planner._explain import explain
+from dataflow_serve.planner._statistics import RelationStatistics, Statistics
 
 __all__ = [
     "Catalog",
     "CatalogRelation",
     "Column",
     "CompiledProgram",
+    "RelationStatistics",
+    "Statistics",
     "Type",
     "compile_program",
     "explain",

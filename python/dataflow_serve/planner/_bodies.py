@@ -1,7 +1,9 @@
 """Order of joins: a conjunction to rows.
 
-Greedy and without statistics: what is bound already comes first, then constants, then the fewest new
-variables. Cross products come last, so a plan has one only where the rule has one.
+Atoms that close a cycle are taken at once (`_cycles`). The others are joined one by one: where something is
+known of the rows of some, in an order in which few rows come about (`_statistics`); else greedily, what is
+bound already first, then constants, then the fewest new variables. Cross products come last, so a plan has
+one only where the rule has one.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from dataflow_serve.planner._flatten import (
 )
 from dataflow_serve.planner._nodes import Nodes
 from dataflow_serve.planner._rows import Rows
+from dataflow_serve.planner._statistics import Atom, join_order
 
 __all__ = ["Planned", "plan_body"]
 
@@ -80,6 +83,8 @@ class _Source:
     constants: int
     offers: dict[str, Equation]
     """Variables of other atoms that equations compute from this one's."""
+    rank: int = 0
+    """Its place in the order that statistics suggest, the same for all where there are none."""
 
 
 class _Body:
@@ -99,8 +104,11 @@ class _Body:
         flat = self._flat
         self._push_filters()
         self._push_negations()
+        if self._rows is None:
+            self._rows = self._cycle()
+        self._rank()
         if self._rows is None and self._sources:
-            first = min(self._sources, key=lambda source: -source.constants)
+            first = min(self._sources, key=lambda source: (source.rank, -source.constants))
             self._sources.remove(first)
             self._rows = first.rows
         if self._rows is None:
@@ -108,7 +116,8 @@ class _Body:
         self._close()
         while self._sources or flat.aggregates:
             if not self._join_connected() and not self._apply_aggregate():
-                self._join(min(self._sources, key=lambda s: (-s.constants, len(s.atom.names))), [])
+                next_ = min(self._sources, key=lambda s: (s.rank, -s.constants, len(s.atom.names)))
+                self._join(next_, [])
             self._close()
         return self._rows
 
@@ -176,6 +185,57 @@ class _Body:
     def _loops(self) -> bool:
         return any(self._nodes.is_recursive(atom.relation) for atom in self._flat.atoms)
 
+    # Cycles
+
+    def _cycle(self) -> Rows | None:
+        """The rows of the atoms that close a cycle, if some do and no recursion changes them."""
+        static = [s for s in self._sources if not self._nodes.is_recursive(s.atom.relation)]
+        core = [static[place] for place in cyclic_core([frozenset(s.rows.env) for s in static])]
+        if not core:
+            return None
+        self._sources = [source for source in self._sources if source not in core]
+        needed = self._needed()
+        inputs: list[tuple[int, Rows]] = []
+        for source in core:
+            shared = set().union(*(other.rows.env for other in core if other is not source))
+            inputs.append(source.rows.only((needed | shared) & source.rows.env.keys()))
+        names = sorted(set().union(*(rows.env for _, rows in inputs)))
+        numbers = {name: number for number, name in enumerate(names)}
+        variables: list[list[int]] = []
+        for node, rows in inputs:
+            columns = [0] * self._nodes.width[node]
+            for name in rows.env:
+                columns[rows.column(name)] = numbers[name]
+            variables.append(columns)
+        make = partial(
+            self._nodes.multijoin,
+            [node for node, _ in inputs],
+            variables,
+            paths([frozenset(rows.env) for _, rows in inputs]),
+        )
+        return Rows.open(self._nodes, make, {name: ex.Col(number) for name, number in numbers.items()})
+
+    def _rank(self) -> None:
+        """Give the atoms their places in the order that statistics suggest, if there are any."""
+        order = join_order([self._counted(source) for source in self._sources])
+        for place, source in enumerate(order or ()):
+            self._sources[source].rank = place
+
+    def _counted(self, source: _Source) -> Atom:
+        columns: dict[str, tuple[int, ...]] = {}
+        for place, arg in enumerate(source.atom.args):
+            if isinstance(arg, Var):
+                columns.setdefault(arg.name, (place,))
+        for name, equation in source.offers.items():
+            value = equation.right if equation.left == Var(name, equation.left.type) else equation.left
+            columns[name] = tuple(place for known in variables_of(value) for place in columns[known])
+        return Atom(
+            self._nodes.statistics.get(source.atom.relation),
+            columns,
+            tuple(place for place, arg in enumerate(source.atom.args) if isinstance(arg, Const)),
+            max(0, source.rows.conditions - source.constants),
+        )
+
     # Steps
 
     def _needed(self) -> set[str]:
@@ -210,7 +270,7 @@ class _Body:
             shared = sorted((names | offers) & bound)
             if shared:
                 new = len((names & needed) - bound)
-                score = (new > 0, -source.constants, new, -len(shared))
+                score = (source.rank, new > 0, -source.constants, new, -len(shared))
                 if best is None or (score, place) < best[:2]:
                     best = (score, place, source, shared)
         if best is None:

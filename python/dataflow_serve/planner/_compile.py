@@ -21,6 +21,7 @@ from dataflow_serve.language import (
 from dataflow_serve.planner._bodies import plan_body
 from dataflow_serve.planner._closing import choose, close_equivalence, subsume
 from dataflow_serve.planner._nodes import Nodes
+from dataflow_serve.planner._statistics import Statistics
 
 __all__ = ["CompiledProgram", "compile_program", "plan_program"]
 
@@ -44,7 +45,9 @@ class CompiledProgram:
         return json.dumps(self.plan, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def compile_program(text: str, catalog: Catalog, name: str | None = None) -> CompiledProgram:
+def compile_program(
+    text: str, catalog: Catalog, name: str | None = None, statistics: Statistics | None = None
+) -> CompiledProgram:
     """Parse, check and plan a program against what earlier programs registered.
 
     What is known of the rows of their relations decides the order of joins, and nothing else.
@@ -74,16 +77,16 @@ def compile_program(text: str, catalog: Catalog, name: str | None = None) -> Com
         )
     name = name or f"m{digest[:12]}"
     found = check(program, catalog)
-    return CompiledProgram(name, digest, plan_program(found, name), found)
+    return CompiledProgram(name, digest, plan_program(found, name, statistics), found)
 
 
-def plan_program(program: CheckedProgram, name: str) -> dict[str, Any]:
+def plan_program(program: CheckedProgram, name: str, statistics: Statistics | None = None) -> dict[str, Any]:
     """The plan document of a checked program.
 
     Raises:
         UnsupportedError: an aggregate that needs values which a recursion is still producing.
     """
-    nodes = Nodes(program)
+    nodes = Nodes(program, statistics or Statistics())
     index = {relation: place for place, relation in enumerate(program.relations)}
     rules: dict[str, list[checked.Rule]] = {relation: [] for relation in program.relations}
     for rule in program.rules:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dataflow_serve.language import CheckedProgram, Kind, Scalar, ast
 from dataflow_serve.planner._expressions import Col, Expr, expr_json, value_json
+from dataflow_serve.planner._statistics import Statistics
 
 __all__ = ["Nodes"]
 
@@ -23,8 +24,9 @@ class Nodes:
     strata.
     """
 
-    def __init__(self, program: CheckedProgram) -> None:
+    def __init__(self, program: CheckedProgram, statistics: Statistics) -> None:
         """No nodes yet."""
+        self.statistics = statistics
         self.json: list[dict[str, Any]] = []
         self.width: list[int] = []
         """Columns of each node."""

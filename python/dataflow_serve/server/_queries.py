@@ -12,7 +12,15 @@ import trio
 
 from dataflow_serve.errors import DataflowError, FaultError
 from dataflow_serve.language import Composite, composites_from_json
-from dataflow_serve.planner import Catalog, CatalogRelation, Column, Type, compile_program, explain
+from dataflow_serve.planner import (
+    Catalog,
+    CatalogRelation,
+    Column,
+    Statistics,
+    Type,
+    compile_program,
+    explain,
+)
 from dataflow_serve.server._cluster import Cluster, Explain, Register, Registered, Unregistered
 
 __all__ = ["Queries"]
@@ -70,7 +78,8 @@ class Queries:
         """
 
         def plan() -> str:
-            return compile_program(event.program, catalog, event.name).to_json().decode()
+            known = Statistics.from_json(json.loads(event.statistics))
+            return compile_program(event.program, catalog, event.name, known).to_json().decode()
 
         catalog = self._catalog
         try:

@@ -613,6 +613,18 @@ impl Engine {
         stats
     }
 
+    /// The trace of a relation as it is kept, and the order of its columns there.
+    pub(crate) fn base(&self, relation: RelationId) -> Option<(&Agent<u64>, &[usize])> {
+        self.catalog.relations.get(&relation).map(|stored| (&stored.base, &stored.order[..]))
+    }
+
+    /// The arrangements of a relation that programs share, by their keys.
+    pub(crate) fn arrangements(&self, relation: RelationId) -> impl Iterator<Item = (&[usize], &Agent<u64>)> {
+        let shared =
+            self.catalog.shared.range((relation, Vec::new())..(RelationId(relation.0 + 1), Vec::new()));
+        shared.map(|((_, key), shared)| (&key[..], &shared.agent))
+    }
+
     /// What this worker holds of each relation: its rows once, and the bytes of all its arrangements.
     pub fn relation_stats(&self) -> Vec<(Arc<RelationInfo>, Stats)> {
         let stats = |(id, stored): (&RelationId, &Stored)| {

@@ -11,6 +11,7 @@
 //! * [`budget`]: how long they go on within a step. [`meter`], [`limits`], [`analysis`]: what they report
 //!   meanwhile. [`faults`]: what goes wrong in them, for tests.
 //! * [`trace`], [`container`]: arrangements and updates, flat (ADR 0003).
+//! * [`statistics`]: what the planner may know of relations.
 //! * [`snapshot`]: contents as of a time, for those who come late.
 
 mod analysis;
@@ -28,6 +29,7 @@ mod multijoin;
 mod operators;
 mod render;
 mod snapshot;
+mod statistics;
 mod trace;
 mod validate;
 
@@ -40,6 +42,7 @@ pub use catalog::{ModuleInfo, RelationInfo};
 pub use engine::{Engine, Registered};
 pub use error::EngineError;
 pub use limits::Figures;
+pub use statistics::Statistics;
 
 /// Rows with the copies of each added or removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

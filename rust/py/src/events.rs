@@ -22,6 +22,7 @@ pub(crate) struct Register {
     ticket: u64,
     program: String,
     name: Option<String>,
+    statistics: String,
 }
 
 /// A client asks how a relation is computed; answered by `Host.explain` or `Host.reject`.
@@ -99,8 +100,8 @@ pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     Ok(match event {
         Event::Formed { generation } => Py::new(py, Formed { generation })?.into_any(),
         Event::Fallen { generation, why } => Py::new(py, Fallen { generation, why })?.into_any(),
-        Event::Register { ticket, program, name } => {
-            Py::new(py, Register { ticket: ticket.0, program, name })?.into_any()
+        Event::Register { ticket, program, name, statistics } => {
+            Py::new(py, Register { ticket: ticket.0, program, name, statistics })?.into_any()
         }
         Event::Explain { ticket, relation, plan, analysis } => {
             Py::new(py, Explain { ticket: ticket.0, relation, plan, analysis })?.into_any()

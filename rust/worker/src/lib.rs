@@ -4,7 +4,8 @@
 //! * `connections`: what a worker owns; `sockets`: their sockets, here or on the threads of `io`, which are told by
 //!   `dispatch` what to do; `turns`: whose turn it is.
 //! * `requests`, `apply`, `emit`: what clients ask, from the message
-//!   to its place in the order, its effect, its results; `subscriptions`, `reads`, `backlog`: who waits for them.
+//!   to its place in the order, its effect, its results; `subscriptions`, `reads`, `backlog`: who waits for them;
+//!   `explain`: how a relation is computed; `statistics`: what a planner is told.
 //! * [`feed`]: queues from the threads of external sources; `feeding`, `sources`: taking from them, what is attached.
 //! * [`sequencer`]: one order for the whole cluster; [`command`]: what goes through it; [`mail`]: what needs no order;
 //!   [`keys`]: the replicated table of idempotency keys.
@@ -49,6 +50,7 @@ mod run;
 pub mod sequencer;
 mod sockets;
 mod sources;
+mod statistics;
 mod subscriptions;
 mod timeline;
 mod turns;

@@ -49,6 +49,8 @@ pub enum Event {
         program: String,
         /// The module's name, where the client gave one.
         name: Option<String>,
+        /// What is known of the relations that it may be about, JSON by name.
+        statistics: String,
     },
     /// A client asks how a relation is computed; to be answered with a tree of operators.
     Explain {

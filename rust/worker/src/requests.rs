@@ -257,7 +257,9 @@ impl Member {
         attempts: u64,
         net: &mut Connections,
     ) {
-        if self.process.ask(Event::Register { ticket, program: program.clone(), name: name.clone() }) {
+        let statistics = self.statistics(&program);
+        let event = Event::Register { ticket, program: program.clone(), name: name.clone(), statistics };
+        if self.process.ask(event) {
             self.pending.insert(ticket, Pending::Register { caller, program, name, limits, attempts });
         } else {
             net.error(&caller, &ErrorBody::new(ErrorCode::Busy, "too many programs wait to be planned"));

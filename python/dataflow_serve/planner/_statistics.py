@@ -1,0 +1,136 @@
+"""How many rows relations have, and in which order that suggests to join atoms.
+
+Estimates are of the plainest kind: values are spread evenly, and columns are independent. They need only be
+good enough to tell a relation of ten rows from one of a million, and a key from a flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+__all__ = ["Atom", "RelationStatistics", "Statistics", "join_order"]
+
+FILTER_SHARE = 1 / 3
+"""What is taken to pass a condition of which nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelationStatistics:
+    """What is known of a relation at some moment."""
+
+    rows: int
+    distinct: tuple[int, ...]
+    """About how many different values each column has."""
+    keys: Mapping[frozenset[int], int]
+    """How many different values the columns have together by which it is arranged."""
+
+    def values(self, columns: Sequence[int]) -> float:
+        """About how many different values these columns have together."""
+        known = self.keys.get(frozenset(columns))
+        found = known if known is not None else prod(self.distinct[column] for column in columns)
+        return float(max(1, min(found, self.rows)))
+
+
+class Statistics:
+    """Of relations by name. What is empty counts as unknown: its rows may be about to come."""
+
+    def __init__(self, relations: Mapping[str, RelationStatistics] | None = None) -> None:
+        """Of some relations; of none it knows nothing."""
+        self._relations = {name: known for name, known in (relations or {}).items() if known.rows > 0}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Statistics:
+        """As workers say it."""
+        return cls(
+            {
+                name: RelationStatistics(
+                    known["rows"],
+                    tuple(known["distinct"]),
+                    {frozenset(columns): keys for columns, keys in known["keys"]},
+                )
+                for name, known in document.items()
+            }
+        )
+
+    def get(self, relation: str) -> RelationStatistics | None:
+        """Of a relation, if it is known."""
+        return self._relations.get(relation)
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """An atom as far as the order depends on it."""
+
+    known: RelationStatistics | None
+    variables: Mapping[str, tuple[int, ...]]
+    """The columns that each variable depends on; none where that isn't a matter of columns."""
+    constants: tuple[int, ...]
+    filters: int
+    """Conditions besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    rows: float
+    values: Mapping[str, float]
+    """About how many different values each variable has."""
+
+
+def join_order(atoms: Sequence[Atom]) -> list[int] | None:
+    """An order in which few rows come about on the way; none if nothing is known of any atom.
+
+    From each atom on, the atom is next that makes the fewest rows of those that share a variable with what
+    there is; of all beginnings that is taken after which the fewest rows come about in all.
+    """
+    sizes = [atom.known.rows for atom in atoms if atom.known is not None]
+    if not sizes:
+        return None
+    estimates = [_estimate(atom, max(sizes)) for atom in atoms]
+    return min((_from(start, estimates) for start in range(len(atoms))), key=lambda found: found[0])[1]
+
+
+def _estimate(atom: Atom, unknown: int) -> _Estimate:
+    known = atom.known
+    rows = float(unknown if known is None else known.rows)
+    # Of a relation of which nothing is known, columns are taken to be something between a key and a flag.
+    values = [rows**0.75 if known is None else known.values([column]) for column in range(_width(atom))]
+    if atom.constants:
+        rows /= values[atom.constants[0]] if known is None else known.values(atom.constants)
+    rows = max(rows * FILTER_SHARE**atom.filters, 1e-3)
+    return _Estimate(
+        rows,
+        {
+            name: max(1.0, min(rows, prod(values[column] for column in columns)))
+            for name, columns in atom.variables.items()
+        },
+    )
+
+
+def _width(atom: Atom) -> int:
+    columns = [*atom.constants, *(column for columns in atom.variables.values() for column in columns)]
+    return max(columns, default=-1) + 1
+
+
+def _from(start: int, estimates: Sequence[_Estimate]) -> tuple[float, list[int]]:
+    """The order that begins with an atom, and how many rows come about in it."""
+    rows, values = estimates[start].rows, dict(estimates[start].values)
+    cost, order = rows, [start]
+    left = [place for place in range(len(estimates)) if place != start]
+    while left:
+        connected = [place for place in left if estimates[place].values.keys() & values.keys()] or left
+        rows, chosen = min((_joined(rows, values, estimates[place]), place) for place in connected)
+        cost += rows
+        order.append(chosen)
+        left.remove(chosen)
+        for name, count in estimates[chosen].values.items():
+            values[name] = min(values.get(name, count), count)
+        values = {name: min(count, max(rows, 1.0)) for name, count in values.items()}
+    return cost, order
+
+
+def _joined(rows: float, values: Mapping[str, float], other: _Estimate) -> float:
+    matched = prod(max(values[name], count) for name, count in other.values.items() if name in values)
+    return rows * other.rows / matched
