@@ -92,6 +92,11 @@ impl Budget {
         self.0.pauses.get()
     }
 
+    /// An operator pauses though it has time left.
+    pub(crate) fn paused(&self) {
+        self.0.pauses.set(self.0.pauses.get() + 1);
+    }
+
     /// A piece of work that has no pause in it took so long.
     pub(crate) fn took(&self, kind: Kind, time: Duration) {
         let longest = &self.0.longest[kind as usize];

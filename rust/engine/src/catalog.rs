@@ -56,6 +56,8 @@ pub(crate) struct Stored {
     pub(crate) input: Option<Input>,
     /// The transacted rows, where the relation is more than those.
     pub(crate) transacted: Option<Agent<u64>>,
+    /// Whether anything has ever been transacted into it. Equal on all workers.
+    pub(crate) written: bool,
     /// Relations that this one reads directly.
     pub(crate) reads: Vec<RelationId>,
     /// Which relations are advanced together; see [`Catalog::regroup`].

@@ -195,6 +195,7 @@ impl Engine {
             delivery: built.delivery.unwrap_or_default(),
             input: Some(built.input),
             transacted,
+            written: false,
             reads: Vec::new(),
             group: usize::MAX,
         };
@@ -225,6 +226,7 @@ impl Engine {
                 delivery,
                 input,
                 transacted,
+                written: false,
                 reads,
                 group: usize::MAX,
             };
@@ -444,6 +446,9 @@ impl Engine {
 
     /// Notes, on every worker, that a transaction at `time` changes `relation`.
     pub fn touch(&mut self, relation: RelationId, time: Time) {
+        if let Some(stored) = self.catalog.relations.get_mut(&relation) {
+            stored.written = true;
+        }
         self.touch_group(relation, time, false);
     }
 
@@ -616,6 +621,11 @@ impl Engine {
     /// The trace of a relation as it is kept, and the order of its columns there.
     pub(crate) fn base(&self, relation: RelationId) -> Option<(&Agent<u64>, &[usize])> {
         self.catalog.relations.get(&relation).map(|stored| (&stored.base, &stored.order[..]))
+    }
+
+    /// Whether anything has ever been transacted into a relation.
+    pub(crate) fn is_written(&self, relation: RelationId) -> bool {
+        self.catalog.relations.get(&relation).is_some_and(|stored| stored.written)
     }
 
     /// The arrangements of a relation that programs share, by their keys.

@@ -32,7 +32,10 @@ impl Engine {
     pub fn statistics(&self, relation: RelationId, workers: usize) -> Option<Statistics> {
         let (base, order) = self.base(relation)?;
         let workers = workers as u64;
-        let rows = count(base, |view| view.trie().keys()) as u64 * workers;
+        let share = count(base, |view| view.trie().keys()) as u64;
+        // Who has no row of a relation that has been written to may have none because there are only few.
+        let few = share == 0 && workers > 1 && self.is_written(relation);
+        let rows = if few { 1 } else { share * workers };
         let sample = sample(base);
         let mut distinct = vec![0; order.len()];
         for (place, &column) in order.iter().enumerate() {

@@ -117,6 +117,47 @@ fn join_that_finds_nothing_leaves_its_worker_to_others() {
     }
 }
 
+/// `triangle`, all found at once from an `edge` of its own.
+fn triangles() -> Plan {
+    let mut plan = PlanBuilder::new("triangles");
+    let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
+    let triangle = plan.relation("triangle", &[N, N, N], None);
+    let edges = plan.get(edge);
+    let found = plan.multijoin(
+        &[(edges, &[0, 1]), (edges, &[1, 2]), (edges, &[0, 2])],
+        &[&[&[1, 2]], &[&[0, 2]], &[&[0, 1]]],
+        Vec::new(),
+        &[0, 1, 2],
+    );
+    plan.stratum(false, &[(triangle, found)]);
+    plan.0
+}
+
+#[test]
+fn a_multijoin_does_not_hold_what_it_proposes() {
+    // Every edge has a hundred candidates for the third corner, of which none is one: a million in all.
+    const SIDE: u64 = 100;
+    const AT_ONCE: u64 = 1 << 16;
+    together(1, |worker, all| {
+        all.engine.register(worker, 1, &triangles()).expect("a valid plan");
+        all.engine.advance(1);
+        let rows: Vec<[u64; 2]> = (0..SIDE * SIDE).map(|at| [at / SIDE, SIDE + at % SIDE]).collect();
+        let rows: Vec<&[u64]> = rows.iter().map(|row| &row[..]).collect();
+        all.transact(worker, 2, "edge", &rows);
+        all.engine.advance(2);
+        let triangle = all.engine.relation("triangle").expect("registered").id;
+        // There is time enough for all to be proposed in one step. It isn't, since nobody could confirm it before.
+        let mut steps = 0;
+        while !all.finished(triangle, 2) {
+            all.step(worker, Duration::from_secs(3600));
+            steps += 1;
+            assert!(steps < 10_000, "it gets on");
+        }
+        let least = SIDE * SIDE * SIDE / AT_ONCE;
+        assert!(all.engine.pauses() >= least, "{} pauses in {steps} steps", all.engine.pauses());
+    });
+}
+
 /// `n`: 0, and with every number the next one.
 fn runaway() -> Plan {
     let mut plan = PlanBuilder::new("runaway");

@@ -4,11 +4,15 @@
 //! until the arrangement is finished at `t`, and nothing else is kept: neither the rows, nor what they have met.
 //! Times are totally ordered here.
 //!
+//! Nothing in timely slows down who produces too fast. So a path counts the rows that wait on it, and who would add to them
+//! pauses while they are many: what is proposed isn't held in bulk until it is confirmed.
+//!
 //! Where several arrangements could give the values of the same new variables, each first says how many it has
 //! ([`Role::Count`]); the one with the fewest proposes them, and the others confirm what is proposed ([`Role::Settle`]).
 //! Meanwhile a row has one more word, its state: how many values at least, and whose; then just whose, and whether the
 //! values stand in the row already.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
@@ -26,7 +30,7 @@ use super::{ArrangedRows, Rows};
 use crate::budget::Kind;
 use crate::container::exchange::{Route, exchange, hash, rows_per_container};
 use crate::container::{Diff, Updates};
-use crate::meter::Meter;
+use crate::meter::{Held, Meter};
 use crate::trace::{Reader, View};
 
 /// In the state of a row: its new values stand in it.
@@ -35,6 +39,9 @@ const EXTENDED: Word = 0x80;
 const WHOSE: Word = 0x7f;
 /// By how much a number of values is shifted in the state.
 const COUNT: u32 = 8;
+
+/// Rows that may wait further on before an operator pauses.
+const MOST_AHEAD: usize = 1 << 16;
 
 /// Arrangements that can propose values for the same variables.
 pub(crate) const MAX_MEMBERS: usize = WHOSE as usize;
@@ -82,6 +89,9 @@ pub(crate) struct Lookup {
     pub(crate) strict: bool,
 }
 
+/// Rows that wait to be looked up by the operators of one path on this worker.
+pub(crate) type Backlog = Rc<Cell<usize>>;
+
 /// What becomes of one row.
 enum Action {
     Pass,
@@ -126,8 +136,11 @@ pub(crate) fn lookup<'scope>(
     arranged: ArrangedRows<'scope, u64>,
     name: &str,
     lookup: Lookup,
+    backlog: &Backlog,
     meter: &Meter,
 ) -> Rows<'scope, u64> {
+    let (backlog, held) = (Rc::clone(backlog), Held::default());
+    meter.hold_waiting(&held);
     let (scope, meter, mut trace) = (rows.inner.scope(), meter.clone(), arranged.trace);
     let (routed, own) = (lookup.clone(), scope.index());
     let mut key = Vec::new();
@@ -156,32 +169,48 @@ pub(crate) fn lookup<'scope>(
                     spans.for_each(|_, _| {});
                     input.for_each(|time, rows| {
                         if !rows.is_empty() {
-                            waiting.push_back((time.retain_stamp(0), Piece::new(std::mem::take(rows))));
+                            let piece = Piece::new(std::mem::take(rows));
+                            piece.comes(&backlog, &held);
+                            waiting.push_back((time.retain_stamp(0), piece));
                         }
                     });
                     let settled = settled.frontier();
                     let ready = |piece: &Piece| !settled.less_equal(&piece.latest);
                     let mut effort = share.quantum();
-                    let mut fresh = false;
-                    'pieces: while let Some(at) = waiting.iter().position(|(_, piece)| ready(piece)) {
+                    let (mut fresh, mut passed) = (false, 0);
+                    // What has begun comes first, since it goes on in the batches that have been read for it.
+                    let next = |waiting: &VecDeque<(CapabilitySet<u64>, Piece)>| {
+                        let begun = waiting.iter().position(|(_, piece)| piece.begun);
+                        begun.or_else(|| waiting.iter().position(|(_, piece)| ready(piece)))
+                    };
+                    'pieces: while let Some(at) = next(&waiting) {
                         let (capability, piece) = &mut waiting[at];
-                        // What is in the middle of a row goes on where it was: in the batches it has.
                         if !fresh && !piece.begun {
                             work.read(&trace);
                             fresh = true;
                         }
                         piece.begun = true;
+                        let given = Cell::new(0);
                         let mut emit = |rows: &mut Updates<u64>| {
                             meter.emitted(rows.len());
+                            given.set(given.get() + rows.len());
                             output.session_with_builder(&*capability).give_container(rows);
                         };
+                        // What has just been given counts, though nobody has taken it yet.
+                        let ahead = || backlog.get() - held.get().0 + passed + given.get() > MOST_AHEAD;
                         while !work.go_on(piece, &mut effort, &mut emit) {
-                            if share.spent() {
+                            let far = ahead();
+                            if far {
+                                meter.budget().paused();
+                            }
+                            if far || share.spent() {
                                 activator.activate();
                                 break 'pieces;
                             }
                             effort = share.quantum();
                         }
+                        passed += given.get();
+                        piece.goes(&backlog, &held);
                         waiting.remove(at);
                     }
                     let pending = waiting.iter().flat_map(|(capability, _)| capability.iter());
@@ -221,6 +250,20 @@ impl Piece {
     fn new(rows: Updates<u64>) -> Self {
         let latest = (0..rows.len()).map(|index| rows.time(index)).max().unwrap_or(0);
         Piece { rows, latest, begun: false, row: 0, found: 0, value: None }
+    }
+
+    /// It is one of those that wait.
+    fn comes(&self, backlog: &Backlog, held: &Held) {
+        let (rows, bytes) = held.get();
+        held.set((rows + self.rows.len(), bytes + self.rows.heap_bytes()));
+        backlog.set(backlog.get() + self.rows.len());
+    }
+
+    /// It isn't any more.
+    fn goes(&self, backlog: &Backlog, held: &Held) {
+        let (rows, bytes) = held.get();
+        held.set((rows - self.rows.len(), bytes - self.rows.heap_bytes()));
+        backlog.set(backlog.get() - self.rows.len());
     }
 }
 

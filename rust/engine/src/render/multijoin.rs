@@ -15,7 +15,7 @@ use crate::meter::Meter;
 use crate::multijoin::{Group, Member, path};
 use crate::operators::Rows;
 use crate::operators::linear::map;
-use crate::operators::lookup::{Lookup, Role, lookup};
+use crate::operators::lookup::{Backlog, Lookup, Role, lookup};
 
 /// Builds a multijoin, which `node` is.
 pub(super) fn build<'scope>(outer: &mut Outer<'scope, '_>, node: usize) -> Rows<'scope, u64> {
@@ -26,7 +26,8 @@ pub(super) fn build<'scope>(outer: &mut Outer<'scope, '_>, node: usize) -> Rows<
     let mut found = Vec::new();
     for start in 0..inputs.len() {
         let (groups, known) = path(&variables, &paths[start], start);
-        let mut walk = Walk { outer, inputs: &inputs, variables: &variables, start, node };
+        let backlog = Backlog::default();
+        let mut walk = Walk { outer, inputs: &inputs, variables: &variables, start, node, backlog };
         let mut rows = walk.outer.rows(inputs[start]);
         let mut width = variables[start].len();
         for group in &groups {
@@ -58,6 +59,7 @@ struct Walk<'w, 'scope, 'a> {
     variables: &'w [Vec<usize>],
     start: usize,
     node: usize,
+    backlog: Backlog,
 }
 
 impl<'scope> Walk<'_, 'scope, '_> {
@@ -112,6 +114,6 @@ impl<'scope> Walk<'_, 'scope, '_> {
         };
         let meter: Meter = self.outer.meter().aside(Part::Node(self.node));
         let arranged = self.outer.arranged(self.inputs[member.input], &member.key);
-        lookup(rows, arranged, name, lookup_, &meter)
+        lookup(rows, arranged, name, lookup_, &self.backlog, &meter)
     }
 }
