@@ -53,6 +53,12 @@ _where = click.option(
     metavar="COLUMN=VALUE",
     help="Only rows with this value; repeatable.",
 )
+_order = click.option(
+    "--order",
+    metavar="COLUMNS",
+    callback=lambda _context, _option, columns: columns.split(",") if columns else None,
+    help="Columns to order by, separated by commas; one after a - has its greatest value first.",
+)
 
 
 Server: TypeAlias = Callable[[], BlockingClient]
@@ -171,31 +177,52 @@ def load(
 @click.option(
     "--format", "layout", type=click.Choice(list(_terminal.FORMATS)), default="table", show_default=True
 )
-@click.option("--limit", type=click.IntRange(min=0), help="At most so many rows.")
+@_order
+@click.option(
+    "--limit", type=click.IntRange(min=0), help="At most so many rows; with --order the first ones."
+)
 @_where
 @_server_options
-def read(relation: str, layout: str, limit: int | None, conditions: tuple[str, ...], server: Server) -> None:
+def read(
+    relation: str,
+    layout: str,
+    order: list[str] | None,
+    limit: int | None,
+    conditions: tuple[str, ...],
+    server: Server,
+) -> None:
     """Print the rows of a relation."""
     with server() as db:
         where = _terminal.restriction(db, relation, conditions)
-        rows = db[relation].contents(where) if limit is None else db.read(relation, where=where, limit=limit)
-    _terminal.print_rows(rows, layout, sys.stdout)
+        rows = db[relation].contents(where, order=order, limit=limit)
+    _terminal.print_rows(rows, layout, sys.stdout, in_their_order=order is not None)
 
 
 @cli.command()
 @click.argument("relation")
 @click.option("--plain", is_flag=True, help="Print a line for each change instead of a live table.")
+@_order
+@click.option("--limit", type=click.IntRange(min=0), help="Only the first so many rows.")
 @_where
 @_server_options
-def watch(relation: str, plain: bool, conditions: tuple[str, ...], server: Server) -> None:
+def watch(
+    relation: str,
+    plain: bool,
+    order: list[str] | None,
+    limit: int | None,
+    conditions: tuple[str, ...],
+    server: Server,
+) -> None:
     """Follow a relation until Ctrl-C."""
+    if order and limit is None:
+        raise click.UsageError("--order needs --limit: how many of the first rows to follow.")
     with server() as db:
         where = _terminal.restriction(db, relation, conditions)
-        with db.subscribe(relation, where=where) as live:
+        with db.subscribe(relation, where=where, order=order, limit=limit) as live:
             if plain:
                 _terminal.watch_lines(live, sys.stdout)
             else:
-                _terminal.watch_table(live, relation)
+                _terminal.watch_table(live, relation, order or [])
 
 
 @cli.command()

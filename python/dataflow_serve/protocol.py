@@ -191,7 +191,7 @@ class Subscribe:
     """Follow a relation; ``since`` resumes after that time, in the server's ``history`` it was learned in.
 
     ``slow`` says what happens when it is read too slowly: times are merged, or the subscription ends as soon
-    as more than ``backlog`` rows wait.
+    as more than ``backlog`` rows wait. With ``limit`` it is of the first rows only, in ``order``.
     """
 
     OP: ClassVar = "subscribe"
@@ -203,6 +203,8 @@ class Subscribe:
     history: Any = None
     slow: Literal["coalesce", "end"] | None = None
     backlog: int | None = None
+    order: Sequence[str] | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +217,13 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Ask for a relation's contents once."""
+    """Ask for a relation's contents once; ``order`` names columns, those after a ``-`` descending."""
 
     OP: ClassVar = "read"
     relation: str
     where: Mapping[str, Value] | None = None
     limit: int | None = None
+    order: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

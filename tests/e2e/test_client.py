@@ -183,3 +183,24 @@ def test_rules_made_in_python(cluster: Cluster) -> None:
             assert await db["alone"].rows() == [("ann",)]
 
     trio.run(session)
+
+
+BEST = ".decl score(name: symbol, points: number) .input score"
+
+
+@pytest.mark.parametrize("scheme", ["df", "ws"])
+def test_the_first_rows_in_an_order(cluster: Cluster, scheme: str) -> None:
+    with ds.connect(url(cluster, scheme)) as db:
+        db.register(BEST, "best")
+        db.transact(score=[("ann", 3), ("bob", 5), ("a longer name", 5), ("cat", 1)])
+        score = db["score"]
+        assert score.rows(order="-points") == [("a longer name", 5), ("bob", 5), ("ann", 3), ("cat", 1)]
+        assert db.read("score", order=["points", "-name"], limit=2).rows == [("cat", 1), ("ann", 3)]
+        with score.subscribe(order=["-points", "name"], limit=2) as live:
+            assert sorted(next(iter(live)).added) == [("a longer name", 5), ("bob", 5)]
+            db.transact(score=[("dan", 4)])
+            db.transact(delete={"score": [("bob", 5)]})
+            step = next(iter(live))
+            assert (step.removed, step.added) == ([("bob", 5)], [("dan", 4)])
+        with pytest.raises(ds.IncorrectError, match=r"unknown column `point`.*did you mean `points`"):
+            score.rows(order="point")

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 from xml.etree import ElementTree
 
@@ -91,6 +92,50 @@ def test_rows_are_printed_sorted(layout: str, expected: str) -> None:
     target = io.StringIO()
     _terminal.print_rows(ROWS, layout, target)
     assert target.getvalue() == expected
+
+
+def test_rows_in_an_order_are_printed_as_they_come() -> None:
+    target = io.StringIO()
+    _terminal.print_rows(ROWS, "csv", target, in_their_order=True)
+    assert target.getvalue() == "name,age,here\nbob,8,false\n[ann],7,true\n"
+
+
+@pytest.mark.parametrize("command", ["read", "watch"])
+def test_order_and_limit_reach_the_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Database:
+        def __enter__(self) -> "Database":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def __getitem__(self, relation: str) -> "Database":
+            assert relation == "person"
+            return self
+
+        def contents(self, where: dict[str, Any], **how: Any) -> Rows:
+            asked.append(how)
+            return ROWS
+
+        def subscribe(self, relation: str, *, where: dict[str, Any], **how: Any) -> Any:
+            asked.append(how)
+            return nullcontext(Live(Step(10, [(("bob",), 1)], snapshot=True)))
+
+    monkeypatch.setattr(cli, "connect", lambda *_, **__: Database())
+    plain = ["--plain"] if command == "watch" else []
+    assert run(monkeypatch, command, "person", "--order=-age,name", "--limit=2", *plain) == 0
+    assert asked == [{"order": ["-age", "name"], "limit": 2}]
+    assert "bob" in capsys.readouterr().out
+
+
+def test_following_an_order_needs_a_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "watch", "person", "--order=age") == 2
+    assert "--order needs --limit" in capsys.readouterr().err
 
 
 def test_a_table_shows_values_as_they_are() -> None:

@@ -3,7 +3,7 @@
 The layers, from the wire up: ``_framing`` (bytes to messages) and ``_connection`` (the protocol) do no I/O;
 ``_transport`` and ``_link`` move bytes on trio; ``_subscription`` and ``_trio`` are what a trio program sees;
 ``_portal`` and ``_blocking`` bring the same to programs without an event loop. ``_view``, ``_changes``,
-``_load`` and ``_tables`` are plain functions on rows that both sides share.
+``_load``, ``_order`` and ``_tables`` are plain functions on rows that both sides share.
 """
 
 from dataflow_serve.client._blocking import (

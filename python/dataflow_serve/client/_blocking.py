@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from dataflow_serve.client import _changes, _load, _tables
 from dataflow_serve.client._link import Pending as TrioPending
+from dataflow_serve.client._order import Order
 from dataflow_serve.client._portal import Portal
 from dataflow_serve.client._progress import showing_progress
 from dataflow_serve.client._subscription import Slow
@@ -199,7 +200,12 @@ class BlockingClient:
         return self._transact(_changes.changes(changes, insert, delete), key, wait)
 
     def read(
-        self, relation: str, *, where: Mapping[str, Value] | None = None, limit: int | None = None
+        self,
+        relation: str,
+        *,
+        where: Mapping[str, Value] | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> Rows:
         """The rows of a relation at a finished time; see `Client.read`.
 
@@ -207,7 +213,7 @@ class BlockingClient:
             NotFoundError: there is no such relation.
             TooLargeError: the rows don't fit one answer; ``db[relation].rows()`` fetches them in parts.
         """
-        return self._portal.call(lambda: self._client.read(relation, where=where, limit=limit))
+        return self._portal.call(lambda: self._client.read(relation, where=where, order=order, limit=limit))
 
     @overload
     def subscribe(
@@ -221,6 +227,8 @@ class BlockingClient:
         history: Any = None,
         slow: Slow = "coalesce",
         backlog: int | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> BlockingSubscription[Step]: ...
     @overload
     def subscribe(
@@ -234,6 +242,8 @@ class BlockingClient:
         history: Any = None,
         slow: Slow = "coalesce",
         backlog: int | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> BlockingSubscription[Step | Progress]: ...
     def subscribe(
         self,
@@ -246,6 +256,8 @@ class BlockingClient:
         history: Any = None,
         slow: Slow = "coalesce",
         backlog: int | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> BlockingSubscription[Step] | BlockingSubscription[Step | Progress]:
         """Follow a relation: ``with db.subscribe("reach") as live: ...``; see `Client.subscribe`."""
         if progress:
@@ -258,6 +270,8 @@ class BlockingClient:
                 history=history,
                 slow=slow,
                 backlog=backlog,
+                order=order,
+                limit=limit,
             )
             return BlockingSubscription(self._portal, following)
         steps = self._client.subscribe(
@@ -268,6 +282,8 @@ class BlockingClient:
             history=history,
             slow=slow,
             backlog=backlog,
+            order=order,
+            limit=limit,
         )
         return BlockingSubscription(self._portal, steps)
 
@@ -372,9 +388,9 @@ class BlockingClient:
             self._portal.abandon()
         self.close()
 
-    def __getitem__(self, relation: str) -> BlockingRelation:
-        """A handle on a relation; nothing is asked of the server yet."""
-        return BlockingRelation(self, relation)
+    def __getitem__(self, relation: str | NamedRelation) -> BlockingRelation:
+        """A handle on a relation, by name or as rules have it; nothing is asked of the server yet."""
+        return BlockingRelation(self, relation if isinstance(relation, str) else relation.name)
 
     def __repr__(self) -> str:
         """Where it is connected to."""
@@ -525,22 +541,34 @@ class BlockingRelation:
         self.name = name
         self._client = client
 
-    def rows(self, where: Mapping[str, Value] | None = None) -> list[Row]:
-        """All rows, in no particular order.
+    def rows(
+        self,
+        where: Mapping[str, Value] | None = None,
+        *,
+        order: Order | None = None,
+        limit: int | None = None,
+    ) -> list[Row]:
+        """All rows, in no particular order; or as `Client.read` has them with these arguments.
 
         Raises:
             NotFoundError: there is no such relation.
         """
-        return list(self.contents(where))
+        return list(self.contents(where, order=order, limit=limit))
 
-    def contents(self, where: Mapping[str, Value] | None = None) -> Rows:
-        """All rows with their columns and the time they are true for.
+    def contents(
+        self,
+        where: Mapping[str, Value] | None = None,
+        *,
+        order: Order | None = None,
+        limit: int | None = None,
+    ) -> Rows:
+        """All rows with their columns and the time they are true for; arguments are those of `Client.read`.
 
         Raises:
             NotFoundError: there is no such relation.
         """
         relation = self._client._client[self.name]
-        return self._client._portal.call(lambda: relation.contents(where))
+        return self._client._portal.call(lambda: relation.contents(where, order=order, limit=limit))
 
     def subscribe(
         self,
@@ -551,6 +579,8 @@ class BlockingRelation:
         history: Any = None,
         slow: Slow = "coalesce",
         backlog: int | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> BlockingSubscription[Step]:
         """Follow the relation; see `Client.subscribe`."""
         return self._client.subscribe(
@@ -561,6 +591,8 @@ class BlockingRelation:
             history=history,
             slow=slow,
             backlog=backlog,
+            order=order,
+            limit=limit,
         )
 
     def insert(self, rows: Iterable[Iterable[Value]], *, key: str | None = None) -> Transacted:

@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, ca
 import trio
 
 from dataflow_serve.client._link import Link
+from dataflow_serve.client._order import Order, order_names
 from dataflow_serve.client._view import Progress, Step, StepAssembler
 from dataflow_serve.errors import BusyError, ConnectionClosed, DataflowError, LocalProtocolError
 from dataflow_serve.protocol import Changes, Column, Ended, Reached, Subscribe, Subscribed, Value
@@ -270,6 +271,8 @@ def subscribe_request(
     history: Any,
     slow: Slow = "coalesce",
     backlog: int | None = None,
+    order: Order | None = None,
+    limit: int | None = None,
 ) -> Subscribe:
     """Spell the wish of a caller; defaults of the protocol are left unsaid."""
     if (since is None) != (history is None):
@@ -283,4 +286,6 @@ def subscribe_request(
         history=history,
         slow=None if slow == "coalesce" else slow,
         backlog=backlog,
+        order=order_names(order),
+        limit=limit,
     )

@@ -19,6 +19,7 @@ from rich.tree import Tree
 
 from dataflow_serve.client._blocking import BlockingClient, BlockingSubscription
 from dataflow_serve.client._load import value_from_text
+from dataflow_serve.client._order import ordered
 from dataflow_serve.client._plans import plan_notes, plan_svg
 from dataflow_serve.client._tables import in_order
 from dataflow_serve.client._view import Step, View
@@ -65,9 +66,10 @@ def restriction(db: BlockingClient, relation: str, conditions: Sequence[str]) ->
 # --- rows ---------------------------------------------------------------------------------------------------
 
 
-def print_rows(rows: Rows, layout: str, target: TextIO) -> None:
-    """Print rows, sorted, in one of `FORMATS`."""
-    FORMATS[layout](rows.columns, in_order(rows.columns, rows), rows.time, target)
+def print_rows(rows: Rows, layout: str, target: TextIO, *, in_their_order: bool = False) -> None:
+    """Print rows in one of `FORMATS`: sorted, or as they come."""
+    shown = list(rows) if in_their_order else in_order(rows.columns, rows)
+    FORMATS[layout](rows.columns, shown, rows.time, target)
 
 
 def _as_table(columns: Sequence[Column], rows: Sequence[Row], time: int, target: TextIO) -> None:
@@ -134,8 +136,11 @@ def watch_lines(live: BlockingSubscription[Step], target: TextIO = sys.stdout) -
         target.flush()
 
 
-def watch_table(live: BlockingSubscription[Step], title: str) -> None:
-    """Show the first rows of a relation as they are now, until the subscription ends."""
+def watch_table(live: BlockingSubscription[Step], title: str, order: Sequence[str] = ()) -> None:
+    """Show the first rows of a relation as they are now, until the subscription ends.
+
+    In the order given, which only makes sense of few rows.
+    """
     view = View()
     # The view is written here and read by the thread that draws.
     lock = threading.Lock()
@@ -144,7 +149,10 @@ def watch_table(live: BlockingSubscription[Step], title: str) -> None:
     def draw() -> Table:
         with lock:
             room = max(console.height - 6, 1)
-            first = heapq.nsmallest(room, view, key=_order)
+            if order:
+                first = ordered(live.columns, view, order)[:room]
+            else:
+                first = heapq.nsmallest(room, view, key=_order)
             rest = f", {room} shown" if len(view) > room else ""
             return _table(live.columns, first, f"{title}: {len(view)} rows at time {view.time}{rest}")
 

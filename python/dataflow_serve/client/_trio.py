@@ -17,6 +17,7 @@ from dataflow_serve.client import _changes, _load, _tables
 from dataflow_serve.client._connection import Connection
 from dataflow_serve.client._framing import Framing, LengthPrefixed, Lines
 from dataflow_serve.client._link import Link, Pending
+from dataflow_serve.client._order import Order, order_names, ordered
 from dataflow_serve.client._subscription import Slow, Subscription, subscribe_request
 from dataflow_serve.client._transport import Address, StreamTransport, Transport
 from dataflow_serve.client._view import Progress, Step, View
@@ -315,17 +316,26 @@ class Client:
         return await self._transact(_changes.changes(changes, insert, delete), key, wait)
 
     async def read(
-        self, relation: str, *, where: Mapping[str, Value] | None = None, limit: int | None = None
+        self,
+        relation: str,
+        *,
+        where: Mapping[str, Value] | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> Rows:
         """The rows of a relation at a finished time, which sees all acknowledged writes.
 
-        ``where`` gives columns the values that rows must have. Cancelling leaves nothing behind.
+        ``where`` gives columns the values that rows must have. ``order`` names the columns to order by, those
+        after a ``-`` with their greatest values first; the others decide where these don't. ``limit`` is how
+        many rows, the first ones in that order. Cancelling leaves nothing behind.
 
         Raises:
             NotFoundError: there is no such relation.
+            IncorrectError: ``where`` or ``order`` doesn't fit its columns.
             TooLargeError: the rows don't fit one answer; ``db[relation].rows()`` fetches them in parts.
         """
-        return await self._ask(Read(relation, dict(where) if where else None, limit), Rows)
+        request = Read(relation, dict(where) if where else None, limit, order_names(order))
+        return await self._ask(request, Rows)
 
     @overload
     def subscribe(
@@ -339,6 +349,8 @@ class Client:
         history: Any = None,
         slow: Slow = "coalesce",
         backlog: int | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> Subscription[Step]: ...
     @overload
     def subscribe(
@@ -352,6 +364,8 @@ class Client:
         history: Any = None,
         slow: Slow = "coalesce",
         backlog: int | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> Subscription[Step | Progress]: ...
     def subscribe(
         self,
@@ -364,6 +378,8 @@ class Client:
         history: Any = None,
         slow: Slow = "coalesce",
         backlog: int | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> Subscription[Step] | Subscription[Step | Progress]:
         """Follow a relation: ``async with db.subscribe("reach") as steps: async for step in steps``.
 
@@ -378,6 +394,8 @@ class Client:
                 times, ``"end"`` merges nothing and ends the subscription as soon as too many rows wait.
             backlog: How many rows may wait at the server before it ends with `BusyError`; the server has a
                 bound of its own.
+            order: Columns to order by, as in `read`; needs ``limit``.
+            limit: Follow the first so many rows only: what comes among them, and what no longer is.
         """
         request = subscribe_request(
             relation,
@@ -388,6 +406,8 @@ class Client:
             history=history,
             slow=slow,
             backlog=backlog,
+            order=order,
+            limit=limit,
         )
         return Subscription(self, request)
 
@@ -494,9 +514,9 @@ class Client:
             done = await pending.result()
         return _load.Loaded(batch.progress.rows, done.time)
 
-    def __getitem__(self, relation: str) -> Relation:
-        """A handle on a relation; nothing is asked of the server yet."""
-        return Relation(self, relation)
+    def __getitem__(self, relation: str | NamedRelation) -> Relation:
+        """A handle on a relation, by name or as rules have it; nothing is asked of the server yet."""
+        return Relation(self, relation if isinstance(relation, str) else relation.name)
 
     @property
     def connected(self) -> bool:
@@ -710,28 +730,49 @@ class Relation:
         self.name = name
         self._client = client
 
-    async def rows(self, where: Mapping[str, Value] | None = None) -> list[Row]:
-        """All rows, in no particular order. Cancelling leaves nothing behind.
+    async def rows(
+        self,
+        where: Mapping[str, Value] | None = None,
+        *,
+        order: Order | None = None,
+        limit: int | None = None,
+    ) -> list[Row]:
+        """All rows, in no particular order; or as `Client.read` has them with these arguments.
+
+        Cancelling leaves nothing behind.
 
         Raises:
             NotFoundError: there is no such relation.
         """
-        return list(await self.contents(where))
+        return list(await self.contents(where, order=order, limit=limit))
 
-    async def contents(self, where: Mapping[str, Value] | None = None) -> Rows:
-        """All rows with their columns and the time they are true for. Cancelling leaves nothing behind.
+    async def contents(
+        self,
+        where: Mapping[str, Value] | None = None,
+        *,
+        order: Order | None = None,
+        limit: int | None = None,
+    ) -> Rows:
+        """All rows with their columns and the time they are true for; arguments are those of `Client.read`.
+
+        Cancelling leaves nothing behind.
 
         Raises:
             NotFoundError: there is no such relation.
         """
         try:
-            return await self._client.read(self.name, where=where)
+            return await self._client.read(self.name, where=where, order=order, limit=limit)
         except TooLargeError:
+            if limit is not None:
+                raise
             # An answer has a size; a snapshot has none, it comes in parts.
             async with self.subscribe(where=where) as steps:
                 view = View()
                 view.apply(await steps.receive())
-                return Rows(steps.columns, view.rows(), view.time or 0)
+                rows = view.rows()
+                if (names := order_names(order)) is not None:
+                    rows = ordered(steps.columns, rows, names)
+                return Rows(steps.columns, rows, view.time or 0)
 
     def subscribe(
         self,
@@ -742,6 +783,8 @@ class Relation:
         history: Any = None,
         slow: Slow = "coalesce",
         backlog: int | None = None,
+        order: Order | None = None,
+        limit: int | None = None,
     ) -> Subscription[Step]:
         """Follow the relation; see `Client.subscribe`."""
         return self._client.subscribe(
@@ -752,6 +795,8 @@ class Relation:
             history=history,
             slow=slow,
             backlog=backlog,
+            order=order,
+            limit=limit,
         )
 
     async def insert(self, rows: Iterable[Iterable[Value]], *, key: str | None = None) -> Transacted:

@@ -5,11 +5,12 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use dataflow_protocol::ids::{RelationId, Time};
+use dataflow_protocol::order::Ranking;
 use dataflow_protocol::plan::{Import, InputMode, Plan};
 use dataflow_protocol::value::Column;
 
 use crate::input::Input;
-use crate::meter::Meter;
+use crate::meter::{Held, Meter};
 use crate::operators::deliver::Delivery;
 use crate::operators::import::Button;
 use crate::trace::Agent;
@@ -88,6 +89,18 @@ pub(crate) struct Shared {
     pub(crate) users: usize,
 }
 
+/// First rows of a relation, a relation and a dataflow of their own.
+pub(crate) struct Ranked {
+    /// Among the relations, but without a name there.
+    pub(crate) id: RelationId,
+    /// Interests in it.
+    pub(crate) users: usize,
+    pub(crate) dataflow: usize,
+    pub(crate) button: Button,
+    /// What its operators hold.
+    pub(crate) held: Vec<Held>,
+}
+
 /// Everything registered.
 #[derive(Default)]
 pub(crate) struct Catalog {
@@ -95,6 +108,7 @@ pub(crate) struct Catalog {
     pub(crate) names: BTreeMap<String, RelationId>,
     pub(crate) modules: BTreeMap<String, Module>,
     pub(crate) shared: BTreeMap<(RelationId, Vec<usize>), Shared>,
+    pub(crate) rankings: BTreeMap<(RelationId, Ranking), Ranked>,
     /// For each group its relations.
     pub(crate) members: Vec<Vec<RelationId>>,
     /// For each group the last time at which one of its inputs changed, or something was built on it.
@@ -204,6 +218,9 @@ impl Catalog {
         }
         for (key, shared) in &self.shared {
             (key, shared.users).hash(&mut hasher);
+        }
+        for (key, ranked) in &self.rankings {
+            (key, ranked.id, ranked.users).hash(&mut hasher);
         }
         hasher.finish()
     }

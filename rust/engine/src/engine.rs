@@ -1,4 +1,6 @@
-//! The commands, and what a turn does.
+//! The commands, and what a turn does; [`rankings`] are a file of their own.
+
+mod rankings;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -8,9 +10,10 @@ use std::time::Duration;
 
 use dataflow_protocol::dictionary;
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
+use dataflow_protocol::order::{First, Ranking, Sorter};
 use dataflow_protocol::plan::{Expr, InputMode, Node, Plan, RelationRef, Value};
 use dataflow_protocol::rows::RowBuf;
-use dataflow_protocol::value::Word;
+use dataflow_protocol::value::{Type, Word};
 use differential_dataflow::trace::TraceReader;
 use timely::progress::Antichain;
 use timely::worker::Worker;
@@ -383,14 +386,11 @@ impl Engine {
     fn drop_module(&mut self, worker: &mut Worker, mut module: Module) {
         module.buttons.iter_mut().for_each(|button| button.press());
         for id in &module.info.relations {
-            self.snapshots.forget(*id);
-            self.active.remove(id);
-            if let Some(stored) = self.catalog.relations.remove(id) {
-                self.catalog.names.remove(&stored.info.name);
+            self.drop_rankings(worker, *id);
+            if let Some(info) = self.forget(*id) {
+                self.catalog.names.remove(&info.name);
             }
         }
-        self.introduced.retain(|(relation, ..)| !module.info.relations.contains(relation));
-        self.finished.borrow_mut().retain(|step| !module.info.relations.contains(&step.relation));
         let mut dataflows = Vec::new();
         for index in &module.uses {
             let unused = self.catalog.shared.get_mut(index).is_some_and(|shared| {
@@ -405,6 +405,15 @@ impl Engine {
         // The program's own dataflow was built last, on top of its inputs.
         module.dataflows.iter().rev().chain(&dataflows).for_each(|&dataflow| worker.drop_dataflow(dataflow));
         self.catalog.regroup();
+    }
+
+    /// Lets go of a relation and of what is under way of it.
+    fn forget(&mut self, relation: RelationId) -> Option<Arc<RelationInfo>> {
+        self.snapshots.forget(relation);
+        self.active.remove(&relation);
+        self.introduced.retain(|(of, ..)| *of != relation);
+        self.finished.borrow_mut().retain(|step| step.relation != relation);
+        self.catalog.relations.remove(&relation).map(|stored| stored.info)
     }
 
     /// Counts an interest of `owner` in `relation`: its changes after `time` are forwarded to the owner.
@@ -428,7 +437,8 @@ impl Engine {
         }
     }
 
-    /// Sends `owner` this worker's rows of `relation` as of `time` that have the filter's words in its columns.
+    /// Sends `owner` this worker's rows of `relation` as of `time` that have the filter's words in its columns. With a
+    /// `ranking`: of these the first, among which the owner is to find the first of all.
     pub fn snapshot(
         &mut self,
         relation: RelationId,
@@ -436,11 +446,14 @@ impl Engine {
         owner: WorkerIndex,
         token: u64,
         filter: Vec<(usize, Word)>,
+        ranking: Option<&Ranking>,
     ) {
         if let Some(stored) = self.catalog.relations.get(&relation) {
             let columns = positions(&stored.order, stored.order.len());
             let agent = stored.base.clone();
-            self.snapshots.request(Request { relation, agent, columns, time, owner, token, filter });
+            let types: Vec<Type> = stored.info.columns.iter().map(|column| column.ty).collect();
+            let first = ranking.map(|r| First::new(Sorter::new(&types, &r.order), Some(r.limit)));
+            self.snapshots.request(Request { relation, agent, columns, time, owner, token, filter, first });
         }
     }
 
@@ -615,6 +628,7 @@ impl Engine {
             stored.transacted.iter().for_each(|agent| stats.add(agent));
         }
         self.catalog.shared.values().for_each(|shared| stats.add(&shared.agent));
+        self.catalog.rankings.values().for_each(|ranked| stats.sum(ranked.stats()));
         stats
     }
 
@@ -635,7 +649,8 @@ impl Engine {
         shared.map(|((_, key), shared)| (&key[..], &shared.agent))
     }
 
-    /// What this worker holds of each relation: its rows once, and the bytes of all its arrangements.
+    /// What this worker holds of each relation: its rows once, and the bytes of all its arrangements, those of its first
+    /// rows in some order included.
     pub fn relation_stats(&self) -> Vec<(Arc<RelationInfo>, Stats)> {
         let stats = |(id, stored): (&RelationId, &Stored)| {
             let mut stats = Stats::default();
@@ -644,9 +659,16 @@ impl Engine {
             stored.transacted.iter().for_each(|agent| stats.add(agent));
             let shared = self.catalog.shared.range((*id, Vec::new())..(RelationId(id.0 + 1), Vec::new()));
             shared.for_each(|(_, shared)| stats.add(&shared.agent));
-            (Arc::clone(&stored.info), Stats { updates: rows, ..stats })
+            (*id, (Arc::clone(&stored.info), Stats { updates: rows, ..stats }))
         };
-        self.catalog.relations.iter().map(stats).collect()
+        let mut all: BTreeMap<_, _> = self.catalog.relations.iter().map(stats).collect();
+        for ((relation, _), ranked) in &self.catalog.rankings {
+            let first = all.remove(&ranked.id).map_or(0, |(_, stats)| stats.bytes);
+            if let Some((_, stats)) = all.get_mut(relation) {
+                stats.bytes += first + ranked.stats().bytes;
+            }
+        }
+        all.into_values().collect()
     }
 
     /// This worker's share of what the operators of a relation's module hold and have done.
@@ -686,6 +708,12 @@ impl Engine {
 }
 
 impl Stats {
+    fn sum(&mut self, other: Stats) {
+        self.arrangements += other.arrangements;
+        self.updates += other.updates;
+        self.bytes += other.bytes;
+    }
+
     fn add(&mut self, agent: &Agent<u64>) {
         self.arrangements += 1;
         agent.map_spans(|span| {

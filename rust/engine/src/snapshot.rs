@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
+use dataflow_protocol::order::First;
 use dataflow_protocol::value::Word;
 use differential_dataflow::trace::TraceReader;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub(crate) struct Request {
     pub(crate) owner: WorkerIndex,
     pub(crate) token: u64,
     pub(crate) filter: Vec<(usize, Word)>,
+    /// Only the first of these: they are sent when all have been seen.
+    pub(crate) first: Option<First>,
 }
 
 /// All snapshots that this worker has a part in, and the slices that arrived for it.
@@ -118,11 +121,11 @@ impl Snapshots {
         self.waiting = waiting;
         let mut left = budget.rows;
         while left > 0
-            && let Some((request, mut scan)) = self.reading.pop_front()
+            && let Some((mut request, mut scan)) = self.reading.pop_front()
         {
             let effort = left.min(budget.slice_rows);
             left -= effort;
-            let done = self.read(&request, &mut scan, effort);
+            let done = self.read(&mut request, &mut scan, effort);
             if !done {
                 // Others get their turn before this one goes on.
                 self.reading.push_back((request, scan));
@@ -132,20 +135,29 @@ impl Snapshots {
     }
 
     /// Reads a slice and sends it; `true` if it was the last one.
-    fn read(&mut self, request: &Request, scan: &mut Scan, effort: usize) -> bool {
-        let mut changes = Changes::new(request.columns.len());
+    fn read(&mut self, request: &mut Request, scan: &mut Scan, effort: usize) -> bool {
+        let width = request.columns.len();
+        let mut changes = Changes::new(width);
         let mut row: Vec<Word> = Vec::new();
+        let Request { columns, filter, first, .. } = request;
         let end = scan.work(effort, |key, val, count| {
-            let at = |column: usize| match request.columns[column].checked_sub(key.len()) {
-                None => key[request.columns[column]],
+            let at = |column: usize| match columns[column].checked_sub(key.len()) {
+                None => key[columns[column]],
                 Some(position) => val[position],
             };
-            if request.filter.iter().all(|&(column, word)| at(column) == word) {
+            if filter.iter().all(|&(column, word)| at(column) == word) {
                 row.clear();
-                row.extend((0..request.columns.len()).map(at));
-                changes.push(&row, count);
+                row.extend((0..width).map(at));
+                match first {
+                    Some(first) => first.add(&row, count),
+                    None => changes.push(&row, count),
+                }
             }
         });
+        if let Some(first) = first.as_mut().filter(|_| end) {
+            let (rows, diffs) = first.take();
+            changes = Changes { rows, diffs };
+        }
         if end || !changes.diffs.is_empty() {
             self.send(request.owner, Slice { token: request.token, changes, end });
         }

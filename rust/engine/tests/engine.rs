@@ -6,7 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "seeds are printed")]
 
-#[expect(unreachable_pub, reason = "shared by tests, not a crate")]
+#[allow(dead_code, unreachable_pub, reason = "shared by tests, not a crate")]
 mod common;
 
 use std::collections::BTreeMap;

@@ -472,7 +472,7 @@ fn turn(
         engine.introduce(relation.id, time, &delete, &insert);
     }
     for (token, &relation) in watched.iter().enumerate() {
-        engine.snapshot(relation, time, WorkerIndex(0), token as u64, Vec::new());
+        engine.snapshot(relation, time, WorkerIndex(0), token as u64, Vec::new(), None);
     }
     engine.advance(time);
     for _ in 0..STEPS {

@@ -5,6 +5,7 @@
 //! * [`dictionary`]: what words stand for that holds more than a word.
 //! * [`spelling`]: instants, uuids and bytes as text.
 //! * [`shape`]: what records and algebraic types hold.
+//! * [`order`]: rows in the order that a client wants.
 //! * [`rows`]: a flat buffer of rows, the unit in which data moves between rooms.
 //! * [`plan`]: the typed, versioned document that a compiled program is.
 //! * [`encoding`], [`error`], [`request`], [`response`]: the messages between clients and the server.
@@ -17,6 +18,7 @@ pub mod error;
 pub mod ids;
 pub mod intake;
 pub mod nearest;
+pub mod order;
 pub mod plan;
 pub mod request;
 pub mod response;

@@ -8,6 +8,7 @@ use common::{BOTH, Catalog, catalog, encoded, msgpack};
 use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_protocol::order::{By, Ranking};
 use dataflow_protocol::request::{
     Decoded, Op, QueryLimits, Rejected, Request, RequestId, Schema, Schemas, Setting, Since, Slow, Wait,
     decode,
@@ -92,9 +93,30 @@ fn subscribe_and_read_find_their_relation_and_columns_in_any_order() {
             assert_eq!((subscribe.slow, subscribe.backlog), (Slow::Coalesce, None));
         }
         let json = r#"{"op":"read","relation":"popular","limit":3,"where":{"what":"tea"}}"#;
-        let Request::Read { relation, filter, limit } = accepted(json, encoding).request else { panic!() };
-        assert_eq!((relation.name.as_str(), limit), ("popular", Some(3)));
+        let Request::Read { relation, filter, order, limit } = accepted(json, encoding).request else {
+            panic!()
+        };
+        assert_eq!((relation.name.as_str(), order, limit), ("popular", None, Some(3)));
         assert_eq!(filter, [(0, symbol("tea"))]);
+    }
+}
+
+#[test]
+fn an_order_is_columns_and_which_way_they_go() {
+    let by = |column, descending| By { column, descending };
+    for encoding in BOTH {
+        let json = r#"{"op":"read","order":["-n","what"],"relation":"popular"}"#;
+        let Request::Read { order, limit, .. } = accepted(json, encoding).request else { panic!() };
+        assert_eq!((order, limit), (Some(vec![by(1, true), by(0, false)]), None));
+        let json =
+            r#"{"op":"subscribe","limit":3,"relation":"popular","order":["n"],"where":{"n":5,"what":"tea"}}"#;
+        let Request::Subscribe(subscribe) = accepted(json, encoding).request else { panic!() };
+        let filter = vec![(0, symbol("tea")), (1, from_number(5))];
+        let ranking = Ranking { filter, order: vec![by(1, false)], limit: 3 };
+        assert_eq!((subscribe.filter, subscribe.ranking), (vec![], Some(ranking)));
+        let json = r#"{"op":"subscribe","limit":0,"relation":"popular"}"#;
+        let Request::Subscribe(subscribe) = accepted(json, encoding).request else { panic!() };
+        assert_eq!(subscribe.ranking, Some(Ranking { filter: vec![], order: vec![], limit: 0 }));
     }
 }
 
@@ -238,6 +260,31 @@ const MISTAKES: &[(&str, ErrorCode, &str, &str)] = &[
         "unknown column `hwo`",
         "`who`",
     ),
+    (
+        r#"{"op":"read","relation":"likes","order":["-hwo"]}"#,
+        ErrorCode::Incorrect,
+        "unknown column `hwo` of relation `likes` in `order`",
+        "`who`",
+    ),
+    (
+        r#"{"op":"subscribe","limit":2,"order":["who","-who"],"relation":"likes"}"#,
+        ErrorCode::Incorrect,
+        "duplicate column `who` in `order`",
+        "",
+    ),
+    (
+        r#"{"op":"subscribe","order":["who"],"relation":"likes"}"#,
+        ErrorCode::Incorrect,
+        "cannot subscribe to relation `likes` in an order without `limit`",
+        "Give `limit`",
+    ),
+    (
+        r#"{"op":"read","order":["list"],"relation":"nested"}"#,
+        ErrorCode::Unsupported,
+        "cannot order relation `nested` by column `list`: values of List have no order",
+        "",
+    ),
+    (r#"{"op":"read","order":"who","relation":"likes"}"#, ErrorCode::Incorrect, "field `order`: ", ""),
     (
         r#"{"op":"read","relation":"price","where":{"cents":"five"}}"#,
         ErrorCode::Incorrect,

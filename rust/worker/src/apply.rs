@@ -18,7 +18,7 @@ use dataflow_protocol::value::Column;
 use serde::Serialize;
 
 use crate::catalog::RelationReply;
-use crate::command::{Command, Element, Letter, Report, Share, Ticket, Transaction, tuned};
+use crate::command::{Command, Element, Letter, Part, Report, Share, Ticket, Transaction, tuned};
 use crate::connections::Connections;
 use crate::keys::Verdict;
 use crate::member::{Done, Member, Own, OwnTransaction, Pending, Visible, learn};
@@ -160,27 +160,39 @@ impl Member {
                 self.install(time, origin, *ticket, plan, *limits, net);
             }
             Command::Unregister { ticket, name } => self.uninstall(time, origin, *ticket, name, net),
-            Command::Subscribe { ticket, relation } => {
-                let known = self.catalog.contains(*relation);
-                if known {
-                    self.engine.interest(*relation, origin, time);
+            Command::Subscribe { ticket, relation, ranking } => {
+                let target = match ranking {
+                    _ if !self.catalog.contains(*relation) => None,
+                    Some(ranking) => self.engine.rank(&mut self.worker, time, *relation, ranking),
+                    None => Some(*relation),
+                };
+                if let Some(target) = target {
+                    self.engine.interest(target, origin, time);
                 }
                 if own {
-                    self.subscribed(time, *ticket, known, net);
+                    self.rankings_proposed -= usize::from(ranking.is_some());
+                    self.subscribed(time, *ticket, target, net);
                 }
             }
-            Command::Unsubscribe { ticket, relation } => {
-                if self.catalog.contains(*relation) {
-                    self.engine.disinterest(*relation, origin);
+            Command::Unsubscribe { ticket, relation, ranking } => {
+                let target = match ranking {
+                    Some(ranking) => self.engine.ranked(*relation, ranking),
+                    None => Some(*relation),
+                };
+                if let Some(target) = target {
+                    self.engine.disinterest(target, origin);
+                }
+                if let Some(ranking) = ranking {
+                    self.engine.unrank(&mut self.worker, *relation, ranking);
                 }
                 if own && let Some(Pending::Unsubscribe { caller }) = self.pending.remove(ticket) {
                     net.ok(&caller, &serde_json::json!({ "time": time }));
                 }
             }
-            Command::Contents { ticket, relation, filter } => {
+            Command::Contents { ticket, relation, part } => {
                 let known = self.catalog.contains(*relation);
                 if known {
-                    self.engine.snapshot(*relation, time, origin, ticket.0, filter.clone());
+                    self.part(time, origin, *ticket, *relation, part);
                 }
                 if own {
                     self.contents_begin(time, *ticket, known, net);
@@ -372,23 +384,37 @@ impl Member {
         self.mail.send(origin, Letter::Done(ticket, digest));
     }
 
-    fn subscribed(&mut self, time: Time, ticket: Ticket, known: bool, net: &mut Connections) {
+    /// Has this worker's share of a part of a relation sent to the worker that asked.
+    fn part(&mut self, time: Time, origin: WorkerIndex, ticket: Ticket, relation: RelationId, part: &Part) {
+        let (relation, filter, ranking) = match part {
+            Part::Rows(filter) => (relation, filter.clone(), None),
+            Part::First(ranking) => (relation, ranking.filter.clone(), Some(ranking)),
+            // Nobody waits for what nobody keeps any more.
+            Part::Kept(ranking) => match self.engine.ranked(relation, ranking) {
+                Some(kept) => (kept, Vec::new(), None),
+                None => return,
+            },
+        };
+        self.engine.snapshot(relation, time, origin, ticket.0, filter, ranking);
+    }
+
+    fn subscribed(&mut self, time: Time, ticket: Ticket, target: Option<RelationId>, net: &mut Connections) {
         let Some(subscription) = self.subscriptions.get_mut(ticket) else { return };
         let caller = subscription.caller.clone();
         let sub = subscription.sub();
-        if !known {
+        let Some(target) = target else {
             let name = subscription.relation.name.clone();
             self.subscriptions.remove(ticket);
             if let Some(session) = net.session(caller.connection) {
                 session.subs.remove(&sub);
             }
             return net.error(&caller, &ErrorBody::not_found(format!("relation {name:?} was unregistered")));
-        }
+        };
         let columns = subscription.relation.columns.as_slice();
         let resync = subscription.resync;
         let types = described(columns);
         net.ok(&caller, &Subscribed { sub, columns, types, time, history: &self.history, resync });
-        self.subscriptions.begin(ticket, time);
+        self.subscriptions.begin(ticket, time, target);
     }
 
     /// The contents are on their way: those of a read, or of a subscription's snapshot that starts again.

@@ -7,6 +7,7 @@
 use dataflow_engine::{Analysis, Figures};
 use dataflow_protocol::dictionary::Content;
 use dataflow_protocol::ids::{RelationId, Time};
+use dataflow_protocol::order::Ranking;
 use dataflow_protocol::request::QueryLimits;
 use dataflow_protocol::value::Word;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,17 @@ pub struct Transaction {
     pub key: Option<Key>,
 }
 
+/// Which rows of a relation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Part {
+    /// Those with these values in these columns.
+    Rows(Vec<(usize, Word)>),
+    /// The first in an order, of each worker's own; the owner finds the first of all.
+    First(Ranking),
+    /// The first in an order, which are kept for those who subscribe to them.
+    Kept(Ranking),
+}
+
 /// What every worker does at the command's time, whichever of them owns the request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
@@ -71,6 +83,8 @@ pub enum Command {
         ticket: Ticket,
         /// Which.
         relation: RelationId,
+        /// Of its first rows in an order, where it is only these.
+        ranking: Option<Ranking>,
     },
     /// Takes one such wish of the origin back.
     Unsubscribe {
@@ -78,6 +92,8 @@ pub enum Command {
         ticket: Ticket,
         /// Which.
         relation: RelationId,
+        /// As the wish was.
+        ranking: Option<Ranking>,
     },
     /// The relation's contents as of this time for the origin, from every worker.
     Contents {
@@ -85,8 +101,8 @@ pub enum Command {
         ticket: Ticket,
         /// Which.
         relation: RelationId,
-        /// Columns that must have these values.
-        filter: Vec<(usize, Word)>,
+        /// What of it.
+        part: Part,
     },
     /// Ends a module and all that depend on it; acknowledged like [`Command::Register`].
     Cancel {

@@ -184,6 +184,11 @@ tunables! {
     inflight_bytes = 256 << 20, 1;
     /// Subscriptions of one connection; one more is `busy`. Default 4,096.
     connection_subscriptions = 1 << 12, 1;
+    /// The greatest `limit` of a read or subscription in an order; more is `too-large`. Default 65,536.
+    ranking_rows = 1 << 16, 1;
+    /// First rows of relations, by relation, `where`, `order` and `limit`, that the cluster keeps for subscribers; one more
+    /// is `busy`. Default 1,024.
+    rankings = 1 << 10, 0;
     /// Rows of one transaction, those to insert and those to delete; more are `too-large`. Default 1 Mi.
     transaction_rows = 1 << 20, 1;
     /// Idempotency keys remembered. Default 1 Mi.

@@ -109,9 +109,9 @@ impl Member {
         }
         self.watch();
         self.subscriptions.catch_up(net, &self.tunables);
-        for relation in self.subscriptions.take_given_up() {
+        for (relation, ranking) in self.subscriptions.take_given_up() {
             let ticket = self.ticket();
-            self.send(Command::Unsubscribe { ticket, relation });
+            self.send(Command::Unsubscribe { ticket, relation, ranking });
         }
         self.show(net);
         self.subscriptions.progress(&self.engine, net, &self.tunables);
@@ -123,8 +123,8 @@ impl Member {
     fn restart(&mut self, old: Ticket, net: &mut Connections) {
         let ticket = self.ticket();
         if let Some(subscription) = self.subscriptions.restart(old, ticket, self.peers(), net) {
-            let (relation, filter) = (subscription.relation.id, subscription.filter.clone());
-            self.send(Command::Contents { ticket, relation, filter });
+            let (relation, part) = (subscription.relation.id, subscription.part());
+            self.send(Command::Contents { ticket, relation, part });
         }
     }
 

@@ -8,7 +8,7 @@ use dataflow_protocol::error::ErrorBody;
 use dataflow_protocol::ids::Time;
 use dataflow_protocol::intake::Change;
 
-use crate::command::{Command, Ticket, Transaction};
+use crate::command::{Command, Part, Ticket, Transaction};
 use crate::feed::{Feed, Supply};
 use crate::member::{Member, Own};
 
@@ -116,7 +116,7 @@ impl Member {
             self.element.commands.push(Command::Contents {
                 ticket,
                 relation: change.relation,
-                filter: Vec::new(),
+                part: Part::Rows(Vec::new()),
             });
             missing.insert(ticket, (index, self.peers()));
         }

@@ -148,6 +148,8 @@ pub(crate) struct Member {
     /// Digests of the catalog with which workers have acknowledged.
     acknowledgements: HashMap<Ticket, Vec<u64>>,
     pub(crate) subscriptions: Subscriptions,
+    /// Subscriptions to first rows that are on their way through the order.
+    pub(crate) rankings_proposed: usize,
     pub(crate) watch: Watch,
     /// The longest step of the dataflows so far.
     pub(crate) longest_step: Duration,
@@ -216,6 +218,7 @@ impl Member {
             pending: HashMap::new(),
             acknowledgements: HashMap::new(),
             subscriptions: Subscriptions::default(),
+            rankings_proposed: 0,
             watch: Watch::default(),
             longest_step: Duration::ZERO,
             element_rows: 0,

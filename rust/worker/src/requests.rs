@@ -1,15 +1,20 @@
 //! Requests, from a message to what goes to the sequencer, to Python, or straight back.
 
+use std::sync::Arc;
+
 use dataflow_net::connection::ConnectionId;
 use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
-use dataflow_protocol::request::{self, Change, Decoded, QueryLimits, Request, Setting, Subscribe, Wait};
+use dataflow_protocol::order::{By, Ranking};
+use dataflow_protocol::request::{
+    self, Change, Decoded, Filter, QueryLimits, Request, Schema, Setting, Subscribe, Wait,
+};
 use serde::Serialize;
 
 use crate::access::refusals::Reason;
 use crate::access::token_needed;
-use crate::command::{Command, Letter, Ticket, Transaction, tuned};
+use crate::command::{Command, Letter, Part, Ticket, Transaction, tuned};
 use crate::connections::{Caller, Connections};
 use crate::keys::{Key, digest};
 use crate::member::{Member, Own, OwnTransaction, Pending, learn};
@@ -139,12 +144,8 @@ impl Member {
             }
             Request::Subscribe(subscribe) => self.subscribe(caller, subscribe, net),
             Request::Unsubscribe { sub } => self.unsubscribe(caller, sub, net),
-            Request::Read { relation, filter, limit } => {
-                let ticket = self.ticket();
-                self.as_of(connection, net);
-                self.send(Command::Contents { ticket, relation: relation.id, filter });
-                let read = Read::new(caller, relation, limit, self.peers());
-                self.pending.insert(ticket, Pending::Read(read));
+            Request::Read { relation, filter, order, limit } => {
+                self.read(caller, relation, filter, order, limit, net);
             }
             Request::Explain { relation, analyze } => self.explain(caller, &relation, analyze, net),
             Request::Status => {
@@ -349,17 +350,72 @@ impl Member {
                 .with_hint("Unsubscribe from some, or open another connection.".to_owned());
             return net.error(&caller, &error);
         }
+        if let Some(error) =
+            subscribe.ranking.as_ref().and_then(|r| self.refuse_ranking(&subscribe.relation, r))
+        {
+            return net.error(&caller, &error);
+        }
+        let Some(session) = net.session(caller.connection) else { return };
         let sub = session.next_sub;
         session.next_sub += 1;
         session.subs.insert(sub, ticket);
         self.as_of(caller.connection, net);
-        let (relation, filter) = (subscribe.relation.id, subscribe.filter.clone());
+        let (relation, ranking) = (subscribe.relation.id, subscribe.ranking.clone());
         let subscription = Subscription::new(caller, sub, subscribe, self.peers());
-        self.send(Command::Subscribe { ticket, relation });
+        self.rankings_proposed += usize::from(ranking.is_some());
+        self.send(Command::Subscribe { ticket, relation, ranking });
         if subscription.snapshot {
-            self.send(Command::Contents { ticket, relation, filter });
+            self.send(Command::Contents { ticket, relation, part: subscription.part() });
         }
         self.subscriptions.add(ticket, subscription);
+    }
+
+    fn read(
+        &mut self,
+        caller: Caller,
+        relation: Arc<Schema>,
+        filter: Filter,
+        order: Option<Vec<By>>,
+        limit: Option<u64>,
+        net: &mut Connections,
+    ) {
+        let part = match (&order, limit) {
+            (Some(_), Some(limit)) if limit > self.tunables.ranking_rows => {
+                return net.error(&caller, &self.too_many_first(&relation, limit));
+            }
+            (Some(order), Some(limit)) => Part::First(Ranking { filter, order: order.clone(), limit }),
+            _ => Part::Rows(filter),
+        };
+        let ticket = self.ticket();
+        self.as_of(caller.connection, net);
+        self.send(Command::Contents { ticket, relation: relation.id, part });
+        let read = Read::new(caller, relation, order.as_deref(), limit, self.peers());
+        self.pending.insert(ticket, Pending::Read(read));
+    }
+
+    /// Why a subscription to first rows can't be had, if it can't. What other workers are about to begin isn't known
+    /// here: the cluster may keep a few more than it should.
+    fn refuse_ranking(&self, relation: &Schema, ranking: &Ranking) -> Option<ErrorBody> {
+        if ranking.limit > self.tunables.ranking_rows {
+            return Some(self.too_many_first(relation, ranking.limit));
+        }
+        let most = self.tunables.rankings;
+        let known = self.engine.ranked(relation.id, ranking).is_some();
+        let full = (self.engine.rankings() + self.rankings_proposed) as u64 >= most;
+        (full && !known).then(|| {
+            let name = &relation.name;
+            let message =
+                format!("cannot subscribe to the first rows of {name}: the cluster keeps {most} such");
+            let hint = "Ask as others do (relation, `where`, `order` and `limit`), or have `rankings` tuned.";
+            ErrorBody::new(ErrorCode::Busy, message).with_hint(hint.to_owned())
+        })
+    }
+
+    fn too_many_first(&self, relation: &Schema, limit: u64) -> ErrorBody {
+        let (name, most) = (&relation.name, self.tunables.ranking_rows);
+        let message = format!("cannot order the first {limit} rows of {name}: {most} are the most");
+        let hint = "Ask for fewer, or have `ranking_rows` tuned.".to_owned();
+        ErrorBody::new(ErrorCode::TooLarge, message).with_hint(hint)
     }
 
     fn unsubscribe(&mut self, caller: Caller, sub: u64, net: &mut Connections) {
@@ -369,7 +425,8 @@ impl Member {
                 .error(&caller, &ErrorBody::not_found(format!("no subscription {sub} on this connection")));
         };
         let ticket = self.ticket();
-        self.send(Command::Unsubscribe { ticket, relation: subscription.relation.id });
+        let Subscription { relation, ranking, .. } = subscription;
+        self.send(Command::Unsubscribe { ticket, relation: relation.id, ranking });
         self.pending.insert(ticket, Pending::Unsubscribe { caller });
     }
 
@@ -378,7 +435,8 @@ impl Member {
         for orphan in net.take_orphans() {
             if let Some(subscription) = self.subscriptions.remove(orphan) {
                 let ticket = self.ticket();
-                self.send(Command::Unsubscribe { ticket, relation: subscription.relation.id });
+                let Subscription { relation, ranking, .. } = subscription;
+                self.send(Command::Unsubscribe { ticket, relation: relation.id, ranking });
             }
         }
     }

@@ -12,11 +12,12 @@ use dataflow_engine::{Changes, Engine, Step};
 use dataflow_net::connection::ConnectionId;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time};
+use dataflow_protocol::order::Ranking;
 use dataflow_protocol::request::{Filter, Schema, Slow, Subscribe};
 use dataflow_protocol::response::push::{self, Tail};
 
 use crate::backlog::Backlog;
-use crate::command::Ticket;
+use crate::command::{Part, Ticket};
 use crate::config::Tunables;
 use crate::connections::{Caller, Connections};
 use crate::dispatch::{Parcel, Rows};
@@ -80,6 +81,10 @@ pub(crate) struct Subscription {
     pub(crate) caller: Caller,
     pub(crate) relation: Arc<Schema>,
     pub(crate) filter: Filter,
+    /// Only the first rows in an order, which are a relation of their own.
+    pub(crate) ranking: Option<Ranking>,
+    /// The relation whose steps are its own, once that is known.
+    target: RelationId,
     pub(crate) snapshot: bool,
     pub(crate) resync: bool,
     sub: u64,
@@ -108,7 +113,7 @@ pub(crate) struct Subscriptions {
     /// Those with something to send that are to be looked at. Who waits for room comes back when there is some.
     due: HashSet<Ticket>,
     /// See [`Self::take_given_up`].
-    given_up: Vec<RelationId>,
+    given_up: Vec<(RelationId, Option<Ranking>)>,
     /// Times of transactions, in order, that some subscriber may have to hear of.
     transactions: VecDeque<Time>,
 }
@@ -116,11 +121,13 @@ pub(crate) struct Subscriptions {
 impl Subscription {
     /// As a client asked for it; `workers` is how many parts its snapshot has.
     pub(crate) fn new(caller: Caller, sub: u64, subscribe: Subscribe, workers: usize) -> Self {
-        let Subscribe { relation, snapshot, progress, filter, since, slow, backlog } = subscribe;
+        let Subscribe { relation, snapshot, progress, filter, ranking, since, slow, backlog } = subscribe;
         Subscription {
             caller,
+            target: relation.id,
             relation,
             filter,
+            ranking,
             // No history is kept: who was here before starts again from the contents.
             snapshot: snapshot || since.is_some(),
             resync: since.is_some(),
@@ -140,6 +147,14 @@ impl Subscription {
 
     pub(crate) fn sub(&self) -> u64 {
         self.sub
+    }
+
+    /// What its snapshot is made of.
+    pub(crate) fn part(&self) -> Part {
+        match &self.ranking {
+            Some(ranking) => Part::Kept(ranking.clone()),
+            None => Part::Rows(self.filter.clone()),
+        }
     }
 
     fn connection(&self) -> ConnectionId {
@@ -187,12 +202,13 @@ impl Subscriptions {
         self.all.get_mut(&ticket)
     }
 
-    /// Its place in the order is `time`: steps after it are for the subscription, contents as of it come from all
+    /// Its place in the order is `time`: steps of `target` after it are for the subscription, contents as of it come from all
     /// workers if it wants a snapshot. Also the way a snapshot starts again, at a later time.
-    pub(crate) fn begin(&mut self, ticket: Ticket, time: Time) {
+    pub(crate) fn begin(&mut self, ticket: Ticket, time: Time, target: RelationId) {
         let Some(subscription) = self.all.get_mut(&ticket) else { return };
         if matches!(subscription.stage, Stage::Sequencing) {
-            self.by_relation.entry(subscription.relation.id).or_default().push(ticket);
+            self.by_relation.entry(target).or_default().push(ticket);
+            subscription.target = target;
         }
         subscription.from = time;
         subscription.reached = time;
@@ -205,8 +221,9 @@ impl Subscriptions {
 
     /// A snapshot that must start again has got its place in the order.
     pub(crate) fn begin_again(&mut self, ticket: Ticket, time: Time) {
-        if self.all.get(&ticket).is_some_and(|subscription| matches!(subscription.stage, Stage::Restarting)) {
-            self.begin(ticket, time);
+        let restarting = |s: &&Subscription| matches!(s.stage, Stage::Restarting);
+        if let Some(target) = self.all.get(&ticket).filter(restarting).map(|s| s.target) {
+            self.begin(ticket, time, target);
         }
     }
 
@@ -224,7 +241,7 @@ impl Subscriptions {
         subscription.resync = true;
         subscription.backlog = Backlog::new(subscription.slow);
         self.due.remove(&old);
-        let tickets = self.by_relation.entry(subscription.relation.id).or_default();
+        let tickets = self.by_relation.entry(subscription.target).or_default();
         tickets.iter_mut().filter(|ticket| **ticket == old).for_each(|ticket| *ticket = new);
         if let Some(session) = net.session(subscription.connection()) {
             session.subs.insert(subscription.sub, new);
@@ -236,10 +253,10 @@ impl Subscriptions {
     pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Subscription> {
         let subscription = self.all.remove(&ticket)?;
         self.due.remove(&ticket);
-        if let Some(tickets) = self.by_relation.get_mut(&subscription.relation.id) {
+        if let Some(tickets) = self.by_relation.get_mut(&subscription.target) {
             tickets.retain(|other| *other != ticket);
             if tickets.is_empty() {
-                self.by_relation.remove(&subscription.relation.id);
+                self.by_relation.remove(&subscription.target);
             }
         }
         Some(subscription)
@@ -267,7 +284,14 @@ impl Subscriptions {
         why: Option<&ErrorBody>,
         net: &mut Connections,
     ) {
-        for ticket in self.by_relation.remove(&relation).unwrap_or_default() {
+        let mut tickets = self.by_relation.remove(&relation).unwrap_or_default();
+        for of in self.by_relation.values() {
+            let first = of.first().and_then(|ticket| self.all.get(ticket));
+            if first.is_some_and(|subscription| subscription.relation.id == relation) {
+                tickets.extend(of);
+            }
+        }
+        for ticket in tickets {
             let name = self.all.get(&ticket).map_or_else(String::new, |s| s.relation.name.clone());
             let unregistered = || ErrorBody::not_found(format!("relation {name:?} was unregistered"));
             self.end(ticket, net, &why.cloned().unwrap_or_else(unregistered));
@@ -326,6 +350,7 @@ impl Subscriptions {
         let message = format!("the subscriber of {:?} reads too slowly", subscription.relation.name);
         let error = ErrorBody::new(ErrorCode::Busy, message).with_time(subscription.reached);
         let (connection, relation) = (subscription.connection(), subscription.relation.id);
+        let wish = (relation, subscription.ranking.clone());
         tracing::info!(
             connection = connection.0,
             relation = relation.0,
@@ -333,12 +358,12 @@ impl Subscriptions {
         );
         self.end(ticket, net, &error);
         net.metrics.dropped_subscriptions.inc();
-        self.given_up.push(relation);
+        self.given_up.push(wish);
         net.limit_stall(connection);
     }
 
     /// Relations of subscriptions that were ended here: the other workers are to be told, once for each.
-    pub(crate) fn take_given_up(&mut self) -> Vec<RelationId> {
+    pub(crate) fn take_given_up(&mut self) -> Vec<(RelationId, Option<Ranking>)> {
         std::mem::take(&mut self.given_up)
     }
 

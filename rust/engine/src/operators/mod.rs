@@ -6,6 +6,7 @@
 //! * [`lookup`]: rows that meet an arrangement and are kept nowhere.
 //! * [`distinct`]: each row once.
 //! * [`aggregate`]: one row a key.
+//! * [`top`]: the first rows in an order.
 //! * [`import`]: another dataflow's arrangement as of a time.
 //! * [`deliver`]: finished changes to the owners that want them.
 
@@ -18,6 +19,7 @@ pub(crate) mod join;
 pub(crate) mod linear;
 pub(crate) mod lookup;
 pub(crate) mod range;
+pub(crate) mod top;
 
 use differential_dataflow::Collection;
 use differential_dataflow::operators::arrange::Arranged;

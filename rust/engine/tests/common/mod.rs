@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dataflow_engine::{EmitBudget, Engine};
-use dataflow_protocol::ids::{Time, WorkerIndex};
+use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
+use dataflow_protocol::order::{Ranking, Sorter};
 use dataflow_protocol::plan::Plan;
 use dataflow_protocol::rows::RowBuf;
 
@@ -22,6 +23,10 @@ pub type Contents = BTreeMap<Row, i64>;
 pub enum Command {
     Register(Plan),
     Unregister(String),
+    /// Worker 0 wants the first rows of a relation; such a wish is told apart by its number.
+    Rank(u64, String, Ranking),
+    /// It no longer does.
+    Unrank(u64),
     /// By an owner, into a relation: deletes, then inserts.
     Transact {
         owner: usize,
@@ -36,6 +41,7 @@ pub enum Command {
 pub struct Model {
     plans: Vec<Plan>,
     inputs: BTreeMap<String, Contents>,
+    rankings: BTreeMap<u64, (String, Ranking)>,
 }
 
 impl Model {
@@ -51,7 +57,14 @@ impl Model {
                 let at = self.plans.iter().position(|plan| plan.name == *name).expect("a known module");
                 for relation in self.plans.remove(at).relations {
                     self.inputs.remove(&relation.name);
+                    self.rankings.retain(|_, (of, _)| *of != relation.name);
                 }
+            }
+            Command::Rank(wish, relation, ranking) => {
+                self.rankings.insert(*wish, (relation.clone(), ranking.clone()));
+            }
+            Command::Unrank(wish) => {
+                self.rankings.remove(wish);
             }
             Command::Transact { relation, delete, insert, .. } => {
                 let declared =
@@ -68,8 +81,43 @@ impl Model {
         for plan in &self.plans {
             oracle::evaluate(plan, &mut all);
         }
+        for (wish, (relation, ranking)) in &self.rankings {
+            let first = self.first(&all[relation], relation, ranking);
+            all.insert(wish_name(*wish), first);
+        }
         all
     }
+
+    /// The first rows, by sorting all.
+    fn first(&self, contents: &Contents, relation: &str, ranking: &Ranking) -> Contents {
+        let declared = self.plans.iter().flat_map(|plan| &plan.relations).find(|r| r.name == relation);
+        let types: Vec<_> = declared.expect("known").columns.iter().map(|column| column.ty).collect();
+        let sorter = Sorter::new(&types, &ranking.order);
+        let key = |row: &Row| {
+            let mut key = Vec::new();
+            sorter.write(row, &mut key);
+            key
+        };
+        let passes = |row: &Row| ranking.filter.iter().all(|&(column, word)| row[column] == word);
+        let mut rows: Vec<(&Row, i64)> =
+            contents.iter().filter(|(row, _)| passes(row)).map(|(row, copies)| (row, *copies)).collect();
+        rows.sort_by_key(|(row, _)| key(row));
+        let mut left = ranking.limit as i64;
+        let mut first = Contents::new();
+        for (row, copies) in rows {
+            let taken = copies.clamp(0, left);
+            left -= taken;
+            if taken > 0 {
+                first.insert(row.clone(), taken);
+            }
+        }
+        first
+    }
+}
+
+/// What the contents of a wish for first rows go by, beside relations.
+pub fn wish_name(wish: u64) -> String {
+    format!("wish {wish}")
 }
 
 fn buffer(width: usize, rows: &[Row]) -> RowBuf {
@@ -83,6 +131,7 @@ pub fn rank(command: &Command, workers: usize) -> usize {
     match command {
         Command::Transact { owner, .. } => owner % workers,
         Command::Register(_) => workers,
+        Command::Rank(..) | Command::Unrank(_) => workers + 1,
         Command::Unregister(_) => usize::MAX,
     }
 }
@@ -121,6 +170,8 @@ struct Replica {
     /// Whether operators that can pause do so at every opportunity.
     pause: bool,
     seen: BTreeMap<String, Contents>,
+    /// Wishes for first rows: of which relation, and the relation that they are.
+    wishes: BTreeMap<u64, (RelationId, Ranking, RelationId)>,
     /// By token: end marks, and what has arrived.
     snapshots: BTreeMap<u64, (usize, Contents)>,
 }
@@ -128,7 +179,13 @@ struct Replica {
 impl Replica {
     fn new(worker: &mut timely::worker::Worker) -> Self {
         let pause = worker.peers() != 1;
-        Replica { engine: Engine::new(worker), pause, seen: BTreeMap::new(), snapshots: BTreeMap::new() }
+        Replica {
+            engine: Engine::new(worker),
+            pause,
+            seen: BTreeMap::new(),
+            wishes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+        }
     }
 
     fn turn(
@@ -143,10 +200,12 @@ impl Replica {
         }
         // A snapshot of every relation goes to the last worker; worker 0 has subscribed.
         let owner = WorkerIndex(worker.peers() - 1);
-        let relations = self.engine.relations();
+        let mut relations: Vec<(String, RelationId)> =
+            self.engine.relations().iter().map(|info| (info.name.clone(), info.id)).collect();
+        relations.extend(self.wishes.iter().map(|(wish, (.., target))| (wish_name(*wish), *target)));
         let token = |index: usize| time << 16 | index as u64;
-        for (index, relation) in relations.iter().enumerate() {
-            self.engine.snapshot(relation.id, time, owner, token(index), Vec::new());
+        for (index, (_, relation)) in relations.iter().enumerate() {
+            self.engine.snapshot(*relation, time, owner, token(index), Vec::new(), None);
         }
         self.engine.advance(time);
         let wanted = if worker.index() == owner.0 { worker.peers() } else { 0 };
@@ -166,23 +225,24 @@ impl Replica {
             let finished = |id| self.engine.finished(id).is_some_and(|finished| finished >= time);
             let ends = |index| self.snapshots.get(&token(index)).map_or(0, |(ends, _)| *ends);
             let complete = (0..relations.len()).all(|index| ends(index) == wanted);
-            if !more && complete && relations.iter().all(|relation| finished(relation.id)) {
+            if !more && complete && relations.iter().all(|(_, relation)| finished(*relation)) {
                 break;
             }
         }
         if worker.index() == 0 {
             for step in self.engine.take_steps() {
-                let name = self.engine.relation_by_id(step.relation).expect("known").name.clone();
-                merge(self.seen.entry(name).or_default(), &step.changes);
+                for (name, _) in relations.iter().filter(|(_, id)| *id == step.relation) {
+                    merge(self.seen.entry(name.clone()).or_default(), &step.changes);
+                }
             }
-            for relation in &relations {
-                compare(&relation.name, "subscriber", self.seen.get(&relation.name), expected)?;
+            for (name, _) in &relations {
+                compare(name, "subscriber", self.seen.get(name), expected)?;
             }
         }
         if worker.index() == owner.0 {
-            for (index, relation) in relations.iter().enumerate() {
+            for (index, (name, _)) in relations.iter().enumerate() {
                 let snapshot = self.snapshots.remove(&token(index)).map(|(_, contents)| contents);
-                compare(&relation.name, "snapshot", snapshot.as_ref(), expected)?;
+                compare(name, "snapshot", snapshot.as_ref(), expected)?;
             }
         }
         Ok(())
@@ -199,7 +259,25 @@ impl Replica {
                 }
             }
             Command::Unregister(name) => {
-                self.engine.unregister(worker, time, name).expect("a known module");
+                let gone = self.engine.unregister(worker, time, name).expect("a known module");
+                self.wishes.retain(|_, (relation, ..)| !gone.contains(relation));
+            }
+            Command::Rank(wish, relation, ranking) => {
+                let relation = self.engine.relation(relation).expect("a known relation").id;
+                let target = self.engine.rank(worker, time, relation, ranking).expect("a known relation");
+                let known = self.wishes.values().find(|(.., other)| *other == target);
+                assert!(known.is_none_or(|(of, like, _)| *of == relation && like == ranking));
+                // Who comes late has seen what others have: the harness keeps no snapshots.
+                let seen = self.wishes.iter().find(|(_, (.., other))| *other == target);
+                let seen = seen.and_then(|(other, _)| self.seen.get(&wish_name(*other)).cloned());
+                self.engine.interest(target, WorkerIndex(0), time - 1);
+                self.seen.insert(wish_name(*wish), seen.unwrap_or_default());
+                self.wishes.insert(*wish, (relation, ranking.clone(), target));
+            }
+            Command::Unrank(wish) => {
+                let (relation, ranking, target) = self.wishes.remove(wish).expect("a known wish");
+                self.engine.disinterest(target, WorkerIndex(0));
+                assert_eq!(self.engine.unrank(worker, relation, &ranking), Some(target));
             }
             Command::Transact { owner, relation, delete, insert } => {
                 let relation = self.engine.relation(relation).expect("a known relation");

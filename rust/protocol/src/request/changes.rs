@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use smallvec::{SmallVec, smallvec};
 
-use super::context::{Context, List, Spot};
+use super::context::{Context, List, Spot, unknown_column};
 use super::fields::{Field, FieldSeed};
 use super::source::{Here, Kept, Raw, RawSeed, Slot};
 use super::{Change, Filter, Schema, msgpack};
@@ -590,7 +590,7 @@ impl<'de> Visitor<'de> for Where<'_, '_> {
         while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             let columns = &self.relation.columns;
             let Some(index) = columns.iter().position(|column| column.name == name) else {
-                let body = self.context.unknown_column(&self.relation.name, &name, columns);
+                let body = unknown_column(&self.relation.name, &name, columns, "where");
                 return Err(self.context.refuse(body));
             };
             if filter.iter().any(|&(column, _)| column == index) {

@@ -132,13 +132,6 @@ impl<'s> Context<'s> {
         Err(self.refuse(body))
     }
 
-    /// The error for a column that a relation doesn't have.
-    pub(super) fn unknown_column(&self, relation: &str, name: &str, columns: &[Column]) -> ErrorBody {
-        let near = nearest(name, columns.iter().map(|column| column.name.as_str()));
-        ErrorBody::incorrect(format!("unknown column `{name}` of relation `{relation}` in `where`"))
-            .with_hint(near.map(|near| format!("Did you mean `{near}`?")))
-    }
-
     /// The error to answer with, for a message that is well-formed but failed to be read with `failure`.
     pub(super) fn explain(&mut self, bytes: &[u8], failure: &Failure) -> ErrorBody {
         let mut body = match (self.refusal.take(), &self.spot, &self.field) {
@@ -196,6 +189,13 @@ impl<'s> Context<'s> {
         let found = source::parse(bytes, self.encoding, Locate { path, encoding: self.encoding });
         found.ok().flatten().map_or_else(|| "the value".to_owned(), source::Raw::render)
     }
+}
+
+/// The error for a column of a `field` that a relation doesn't have.
+pub(super) fn unknown_column(relation: &str, name: &str, columns: &[Column], field: &str) -> ErrorBody {
+    let near = nearest(name, columns.iter().map(|column| column.name.as_str()));
+    ErrorBody::incorrect(format!("unknown column `{name}` of relation `{relation}` in `{field}`"))
+        .with_hint(near.map(|near| format!("Did you mean `{near}`?")))
 }
 
 fn count(number: usize, thing: &str) -> String {

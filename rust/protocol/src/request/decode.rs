@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use super::changes::{Changes, Where};
-use super::context::Context;
+use super::context::{Context, unknown_column};
 use super::fields::{Document, Field, FieldSeed, Op, SettingSeed};
 use super::skim::Skim;
 use super::source::{self, Failure, Here, Kept, Raw, RawSeed, Slot};
@@ -20,6 +20,8 @@ use super::{
 use crate::encoding::Encoding;
 use crate::error::{ErrorBody, ErrorCode};
 use crate::nearest::nearest;
+use crate::order::{By, Ranking};
+use crate::value::Type;
 
 pub(super) fn decode(
     bytes: &[u8],
@@ -143,6 +145,8 @@ struct Draft<'de> {
     slow: Option<Slow>,
     backlog: Option<u64>,
     sub: Option<u64>,
+    /// Names of columns, as they came.
+    order: Option<Vec<String>>,
     limit: Option<u64>,
     limits: Option<QueryLimits>,
     analyze: Option<bool>,
@@ -213,6 +217,7 @@ impl<'de> Draft<'de> {
             }
             Field::Backlog => self.backlog = slot.read(plain())?,
             Field::Sub => self.sub = slot.read(plain())?,
+            Field::Order => self.order = slot.read(plain())?,
             Field::Limit => self.limit = slot.read(plain())?,
             Field::Source => self.source = Some(slot.read(Document)?),
             Field::Limits => self.limits = slot.read(plain())?,
@@ -249,26 +254,13 @@ impl<'de> Draft<'de> {
                 key: self.key,
                 wait: self.wait.unwrap_or_default(),
             },
-            Op::Subscribe => Request::Subscribe(Subscribe {
-                since: match (self.since, self.history) {
-                    (Some(time), Some(history)) => Some(Since { time, history }),
-                    (None, None) => None,
-                    (Some(_), None) => return Err(need(Field::History)),
-                    (None, Some(_)) => return Err(need(Field::Since)),
-                },
-                relation: self.relation.ok_or_else(|| need(Field::Relation))?,
-                snapshot: self.snapshot.unwrap_or(true),
-                progress: self.progress.unwrap_or(false),
-                filter: self.filter,
-                slow: self.slow.unwrap_or_default(),
-                backlog: self.backlog,
-            }),
+            Op::Subscribe => self.subscribe()?,
             Op::Unsubscribe => Request::Unsubscribe { sub: self.sub.ok_or_else(|| need(Field::Sub))? },
-            Op::Read => Request::Read {
-                relation: self.relation.ok_or_else(|| need(Field::Relation))?,
-                filter: self.filter,
-                limit: self.limit,
-            },
+            Op::Read => {
+                let relation = self.relation.ok_or_else(|| need(Field::Relation))?;
+                let order = self.order.map(|names| ordered(&relation, &names)).transpose()?;
+                Request::Read { relation, filter: self.filter, order, limit: self.limit }
+            }
             Op::Explain => Request::Explain {
                 relation: self.relation.ok_or_else(|| need(Field::Relation))?,
                 analyze: self.analyze.unwrap_or(false),
@@ -284,6 +276,63 @@ impl<'de> Draft<'de> {
             Op::Shutdown => Request::Shutdown,
         })
     }
+
+    fn subscribe(self) -> Result<Request, ErrorBody> {
+        let need = |field: Field| missing(field.text(), Some(Op::Subscribe));
+        let relation = self.relation.ok_or_else(|| need(Field::Relation))?;
+        let since = match (self.since, self.history) {
+            (Some(time), Some(history)) => Some(Since { time, history }),
+            (None, None) => None,
+            (Some(_), None) => return Err(need(Field::History)),
+            (None, Some(_)) => return Err(need(Field::Since)),
+        };
+        let (mut filter, mut ranking) = (self.filter, None);
+        if let Some(limit) = self.limit {
+            let order = ordered(&relation, &self.order.unwrap_or_default())?;
+            filter.sort_unstable();
+            ranking = Some(Ranking { filter: std::mem::take(&mut filter), order, limit });
+        } else if self.order.is_some() {
+            let message =
+                format!("cannot subscribe to relation `{}` in an order without `limit`", relation.name);
+            let hint =
+                "Give `limit`, how many of the first rows to follow; all rows need no order.".to_owned();
+            return Err(ErrorBody::incorrect(message).with_hint(hint));
+        }
+        Ok(Request::Subscribe(Subscribe {
+            relation,
+            snapshot: self.snapshot.unwrap_or(true),
+            progress: self.progress.unwrap_or(false),
+            filter,
+            ranking,
+            since,
+            slow: self.slow.unwrap_or_default(),
+            backlog: self.backlog,
+        }))
+    }
+}
+
+/// The columns that `order` names; one after a `-` descends.
+fn ordered(relation: &Schema, names: &[String]) -> Result<Vec<By>, ErrorBody> {
+    let mut order: Vec<By> = Vec::new();
+    for name in names {
+        let (name, descending) = name.strip_prefix('-').map_or((name.as_str(), false), |name| (name, true));
+        let columns = &relation.columns;
+        let Some(column) = columns.iter().position(|column| column.name == name) else {
+            return Err(unknown_column(&relation.name, name, columns, "order"));
+        };
+        if order.iter().any(|by| by.column == column) {
+            return Err(ErrorBody::incorrect(format!("duplicate column `{name}` in `order`")));
+        }
+        if matches!(columns[column].ty, Type::Composite(_)) {
+            let (relation, ty) = (&relation.name, columns[column].type_name());
+            let message = format!(
+                "cannot order relation `{relation}` by column `{name}`: values of {ty} have no order"
+            );
+            return Err(ErrorBody::new(ErrorCode::Unsupported, message));
+        }
+        order.push(By { column, descending });
+    }
+    Ok(order)
 }
 
 fn unknown_field(op: Op, name: &Field) -> ErrorBody {

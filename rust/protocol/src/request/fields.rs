@@ -109,9 +109,11 @@ impl Op {
                 Field::History,
                 Field::Slow,
                 Field::Backlog,
+                Field::Order,
+                Field::Limit,
             ],
             Op::Unsubscribe => &[Field::Sub],
-            Op::Read => &[Field::Relation, Field::Where, Field::Limit],
+            Op::Read => &[Field::Relation, Field::Where, Field::Order, Field::Limit],
             Op::Explain => &[Field::Relation, Field::Analyze],
             Op::Attach => &[Field::Name, Field::Source],
             Op::Detach => &[Field::Name],
@@ -141,6 +143,7 @@ pub(super) enum Field {
     Slow,
     Backlog,
     Sub,
+    Order,
     Limit,
     Source,
     Limits,
@@ -155,7 +158,7 @@ pub(super) enum Field {
 const LONGEST_NAME: usize = 80;
 
 impl Field {
-    const KNOWN: [(Field, &'static str); 24] = [
+    const KNOWN: [(Field, &'static str); 25] = [
         (Field::Id, "id"),
         (Field::Op, "op"),
         (Field::Version, "version"),
@@ -174,6 +177,7 @@ impl Field {
         (Field::Slow, "slow"),
         (Field::Backlog, "backlog"),
         (Field::Sub, "sub"),
+        (Field::Order, "order"),
         (Field::Limit, "limit"),
         (Field::Source, "source"),
         (Field::Limits, "limits"),

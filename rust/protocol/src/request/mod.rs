@@ -35,6 +35,7 @@ use crate::dictionary::Content;
 use crate::encoding::Encoding;
 use crate::error::ErrorBody;
 use crate::ids::{RelationId, Time};
+use crate::order::{By, Ranking};
 use crate::rows::RowBuf;
 use crate::value::{Column, Word};
 
@@ -157,6 +158,8 @@ pub struct Subscribe {
     pub progress: bool,
     /// Which rows; all where empty.
     pub filter: Filter,
+    /// Only the first rows, in an order; the filter is in there, then.
+    pub ranking: Option<Ranking>,
     /// The time and the history to go on from.
     pub since: Option<Since>,
     /// What happens when the client is slow.
@@ -252,6 +255,8 @@ pub enum Request {
         relation: Arc<Schema>,
         /// Which rows; all where empty.
         filter: Filter,
+        /// In which order; without one, in any.
+        order: Option<Vec<By>>,
         /// At most how many.
         limit: Option<u64>,
     },
