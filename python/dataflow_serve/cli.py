@@ -105,6 +105,7 @@ def cli() -> None:
 @click.option("-M", "macros", multiple=True, metavar="NAME[=VALUE]", help="Define a macro.")
 @click.option("-w", "workers", default=1, type=click.IntRange(min=1), help="How many workers compute.")
 @click.option("--progress", is_flag=True, help="Show how far loading is.")
+@click.option("--now", metavar="INSTANT", help="What `now` is throughout the run; by default its beginning.")
 def run(
     program: Path,
     facts: Path,
@@ -113,6 +114,7 @@ def run(
     macros: tuple[str, ...],
     workers: int,
     progress: bool,
+    now: str | None,
 ) -> None:
     """Run PROGRAM once: read its inputs, write its outputs."""
     run_program(
@@ -123,6 +125,7 @@ def run(
         macros=macros,
         workers=workers,
         progress=progress,
+        now=now,
     )
 
 

@@ -29,6 +29,8 @@ __all__ = [
     "DEFAULT_PORT",
     "PREAMBLE",
     "VERSION",
+    "Advance",
+    "Advanced",
     "Attach",
     "Attached",
     "Cancel",
@@ -260,6 +262,14 @@ class Detach:
 
 
 @dataclass(frozen=True, slots=True)
+class Advance:
+    """Set the cluster's clock, where it doesn't move by itself."""
+
+    OP: ClassVar = "advance"
+    now: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Tune:
     """Set tunables of all workers; the names stand beside ``op`` on the wire."""
 
@@ -294,6 +304,7 @@ Request: TypeAlias = (
     | Status
     | Attach
     | Detach
+    | Advance
     | Tune
     | Ping
     | Shutdown
@@ -448,6 +459,13 @@ class Attached:
 
 
 @dataclass(frozen=True, slots=True)
+class Advanced:
+    """Answers `Advance`: `now` is that from this time on."""
+
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
 class Detached:
     """Answers `Detach`: nothing of the source takes effect after this time.
 
@@ -491,6 +509,7 @@ ReplyBody: TypeAlias = (
     | StatusReport
     | Attached
     | Detached
+    | Advanced
     | Tunables
     | Pong
     | Stopping
@@ -790,6 +809,7 @@ _BODIES: Mapping[type[Any], type[Any]] = {
     Explain: Plan,
     Attach: Attached,
     Detach: Detached,
+    Advance: Advanced,
     Ping: Pong,
     Shutdown: Stopping,
 }

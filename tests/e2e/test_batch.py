@@ -85,6 +85,18 @@ def test_a_recursion_that_rows_are_to_end_ends(tmp_path: Path) -> None:
     assert (tmp_path / "n.csv").read_text() == "0\n1\n2\n3\n4\n5\n"
 
 
+def test_now_stands_still_in_a_run(tmp_path: Path) -> None:
+    program = tmp_path / "program.dl"
+    (tmp_path / "seen.facts").write_text("".join(f"{h}\t2026-11-25T{h:02}:00:00Z\n" for h in range(9, 15)))
+    program.write_text(
+        ".decl seen(hour: number, at: instant)\n.input seen\n.decl recent(hour: number)\n.output recent\n"
+        "recent(h) :- seen(h, t), now(n), t <= n, n - t < 2 * 3600 * 1000000.\n"
+    )
+    arguments = ("run", str(program), "-F", str(tmp_path), "-D", str(tmp_path))
+    run(*arguments, "--now=2026-11-25T12:30:00+00:00")
+    assert (tmp_path / "recent.csv").read_text() == "11\n12\n"
+
+
 def test_rows_may_come_from_standard_input_and_go_to_standard_output(tmp_path: Path) -> None:
     program = tmp_path / "program.dl"
     (tmp_path / "rule.dl").write_text("big(x) :- n(x), x > LEAST.\n")

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dataflow_serve.language import Composite, Kind, Scalar, Type, composites_from_json
-from tests.oracle.values import Failed, Row, aggregate, apply, floating, values_of_range
+from dataflow_serve.language import CLOCK, Composite, Kind, Scalar, Type, composites_from_json
+from tests.oracle.values import Failed, Row, aggregate, apply, floating, micros, values_of_range
 
 Bag = Counter[Row]
 Json = dict[str, Any]
@@ -91,6 +91,10 @@ class _Interpreter:
                 kinds = {self._expr_type(bound, inputs[0]) for bound in bounds}
                 assert kinds == {Type(node["over"])}, node
                 return [*inputs[0], *kinds]
+            case "window":
+                bounds = [*node["since"], *node["until"]]
+                assert bounds and all(self._expr_type(e, inputs[0]) is Type.NUMBER for e in bounds), node
+                return inputs[0]
             case "reduce":
                 key = [inputs[0][column] for column in node["key"]]
                 return key + [_aggregate_type(asked, inputs[0]) for asked in node["aggregates"]]
@@ -168,6 +172,21 @@ class _Interpreter:
             for value in values:
                 out[(*row, value)] += copies
         return out
+
+    def _window(self, node: Json) -> Bag:
+        clocks = [place for place, known in enumerate(self._plan["imports"]) if known["relation"] == CLOCK.id]
+        moments = [micros(row[0]) for place in clocks for row in self._imports[place]]
+        assert clocks and len(moments) <= 1, "a window needs the clock, which shows one time"
+        out: Bag = Counter()
+        for row, copies in self._node(node["input"]).items():
+            try:
+                since = [self._evaluate(expr, row) for expr in node["since"]]
+                until = [self._evaluate(expr, row) for expr in node["until"]]
+            except Failed:
+                continue
+            if all(max(since, default=now) <= now < min(until, default=now + 1) for now in moments):
+                out[row] += copies * len(moments)
+        return +out
 
     def _join(self, node: Json) -> Bag:
         out: Bag = Counter()

@@ -1,5 +1,6 @@
 """The trio client: requests, pipelining, cancellation, and life after a lost connection."""
 
+import datetime
 import gc
 import logging
 import weakref
@@ -9,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+import dataflow_serve as ds
 from dataflow_serve.client import Client, LoadProgress, Pending, open_client, open_client_on
 from dataflow_serve.client._trio import _running
 from dataflow_serve.errors import (
@@ -21,6 +23,8 @@ from dataflow_serve.errors import (
     UnavailableError,
 )
 from dataflow_serve.protocol import (
+    Advance,
+    Advanced,
     Cancel,
     Cancelled,
     Change,
@@ -56,6 +60,8 @@ from dataflow_serve.protocol import (
 )
 from tests.unit.scripted_server import KNOWS, Network, opened
 
+NOON = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
+
 
 async def test_hello_opens_the_conversation() -> None:
     network = Network(trio.testing.memory_stream_pair)
@@ -82,8 +88,10 @@ async def test_every_request_gets_its_answer() -> None:
             dialogue: list[tuple[Request, ReplyBody]] = [
                 (Register("text", "m"), module),
                 (Read("knows", where={"x": "ann"}, limit=3), rows),
+                (Read("knows", limit=3, order=["-x", "y"]), rows),
                 (Explain("knows"), Plan({"get": 1})),
                 (Explain("knows", True), Plan({"get": 2})),
+                (Advance(NOON), Advanced(13)),
                 (Status(), StatusReport({"workers": 2})),
                 (Tune({"park_ms": 1}), Tunables({"park_ms": 1})),
                 (Ping(), Pong(13)),
@@ -99,8 +107,10 @@ async def test_every_request_gets_its_answer() -> None:
         nursery.start_soon(script)
         assert await db.register("text", "m") == module
         assert await db.read("knows", where={"x": "ann"}, limit=3) == rows
+        assert await db["knows"].contents(order=["-x", "y"], limit=3) == rows
         assert await db.explain("knows") == {"get": 1}
         assert await db.explain("knows", analyze=True) == {"get": 2}
+        assert await db.advance(NOON) == 13
         assert await db.status() == {"workers": 2}
         assert await db.tune(park_ms=1) == {"park_ms": 1}
         assert await db.ping() == 13
@@ -460,6 +470,40 @@ async def test_all_rows_come_in_parts_where_one_answer_is_too_small() -> None:
         nursery.start_soon(script)
         contents = await db["knows"].contents()
         assert contents == Rows(KNOWS, [("a", "b"), ("c", "d")], 10)
+
+
+async def test_all_rows_in_an_order_are_sorted_here_where_they_come_in_parts() -> None:
+    async with opened() as (db, server, _), trio.open_nursery() as nursery:
+
+        async def script() -> None:
+            assert await server.expect(Read) == Read("knows", order=["-y"])
+            await server.refuse("too-large", "20 MB")
+            await server.expect(Subscribe)
+            await server.reply(Subscribed(1, KNOWS, 10, "h1"))
+            changes = [((x, y), 1) for x, y in ("ab", "cd", "ad")]
+            await server.send(Changes(1, 10, changes, snapshot=True))
+            await server.expect(Unsubscribe)
+
+        nursery.start_soon(script)
+        assert await db["knows"].rows(order="-y") == [("a", "d"), ("c", "d"), ("a", "b")]
+
+
+async def test_the_first_rows_are_asked_for_by_columns_or_variables() -> None:
+    x, y = ds.vars("x y")
+    async with opened() as (db, server, _), trio.open_nursery() as nursery:
+
+        async def script() -> None:
+            asked = await server.expect(Subscribe)
+            assert (asked.order, asked.limit) == (["-x", "y"], 2)
+            await server.reply(Subscribed(1, KNOWS, 10, "h1"))
+            await server.send(Changes(1, 10, [(("a", "b"), 1)], snapshot=True))
+            await server.expect(Unsubscribe)
+
+        nursery.start_soon(script)
+        async with db[ds.rel("knows")].subscribe(order=[-x, y], limit=2) as steps:
+            assert (await steps.receive()).added == [("a", "b")]
+    with pytest.raises(LocalProtocolError, match="isn't a column"):
+        db["knows"].subscribe(order=[x + y], limit=2)
 
 
 async def test_handles_name_their_relation() -> None:

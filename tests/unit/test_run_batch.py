@@ -221,6 +221,13 @@ def test_a_missing_facts_file_is_named_before_any_server_starts(tmp_path: Path) 
         run_program(program, facts=tmp_path)
 
 
+def test_a_time_that_is_none_is_refused_before_any_server_starts(tmp_path: Path) -> None:
+    program = tmp_path / "p.dl"
+    program.write_text(PROGRAM)
+    with pytest.raises(IncorrectError, match="cannot run as of a time: 'noon' is no instant"):
+        run_program(program, now="noon")
+
+
 def test_the_inputs_of_an_instance_are_files_under_its_name(tmp_path: Path) -> None:
     program = tmp_path / "p.dl"
     program.write_text(".comp C { .decl edge(x: symbol)\n.input edge }\n.init c = C\n")

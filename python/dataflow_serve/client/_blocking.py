@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import ssl
 import weakref
 from collections import deque
@@ -348,6 +349,15 @@ class BlockingClient:
             NotFoundError: no source has that name.
         """
         return self._portal.call(lambda: self._client.detach(name))
+
+    def advance(self, now: datetime.datetime) -> int:
+        """Set the time that rules see as `now`; see `Client.advance`.
+
+        Raises:
+            ConflictError: the clock moves by itself, or shows a later time.
+            ForbiddenError: this client's role doesn't allow it.
+        """
+        return self._portal.call(lambda: self._client.advance(now))
 
     def tune(self, **tunables: Any) -> dict[str, Any]:
         """Set tunables of all workers; those now in force."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import math
 import random
@@ -34,6 +35,8 @@ from dataflow_serve.errors import (
     UnsupportedError,
 )
 from dataflow_serve.protocol import (
+    Advance,
+    Advanced,
     Attach,
     Attached,
     Cancel,
@@ -442,6 +445,18 @@ class Client:
             NotFoundError: no source has that name.
         """
         return await self._ask(Detach(name), Detached)
+
+    async def advance(self, now: datetime.datetime) -> int:
+        """Set the time that rules see as `now`; the logical time from which on they do.
+
+        For clusters whose clock doesn't move by itself (the tunable ``now_tick_ms`` is 0). Cancelling leaves
+        it set or not.
+
+        Raises:
+            ConflictError: the clock moves by itself, or shows a later time.
+            ForbiddenError: this client's role doesn't allow it.
+        """
+        return (await self._ask(Advance(now), Advanced)).time
 
     async def tune(self, **tunables: Any) -> dict[str, Any]:
         """Set tunables of all workers; those now in force. Cancelling leaves them set or not."""

@@ -5,7 +5,7 @@ and `check` gives the checked form (`checked`) of a tree against the `Catalog` o
 registered. The planner and everything else that gives programs a meaning start from the checked form.
 """
 
-from dataflow_serve.language._catalog import Catalog, CatalogRelation
+from dataflow_serve.language._catalog import CLOCK, Catalog, CatalogRelation
 from dataflow_serve.language._check import check, digest_of
 from dataflow_serve.language._components import expand
 from dataflow_serve.language._composites import composites_from_json, composites_json
@@ -16,6 +16,7 @@ from dataflow_serve.language.ast import Program
 from dataflow_serve.language.checked import CheckedProgram
 
 __all__ = [
+    "CLOCK",
     "Branch",
     "Catalog",
     "CatalogRelation",

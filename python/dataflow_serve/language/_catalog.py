@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from dataflow_serve.language._types import Column
+from dataflow_serve.language._types import Column, Type
 
-__all__ = ["Catalog", "CatalogRelation"]
+__all__ = ["CLOCK", "STANDING", "Catalog", "CatalogRelation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,13 @@ class CatalogRelation:
     """As declared: ``set``, ``raw`` or ``upsert(a, b)`` with the key's column names."""
     module: str
     """Name of the module that declared it."""
+
+
+CLOCK = CatalogRelation(0, "now", (Column("t", Type.INSTANT),), False, "set", "")
+"""The one row of it is the time of day as the cluster has it; no program declares it."""
+
+STANDING = {CLOCK.name: CLOCK}
+"""Relations that are there for whoever reads them, unless another one has the name."""
 
 
 class Catalog(Mapping[str, CatalogRelation]):

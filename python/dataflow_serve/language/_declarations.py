@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from dataflow_serve.errors import ConflictError, IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
-from dataflow_serve.language._catalog import Catalog, CatalogRelation
+from dataflow_serve.language._catalog import STANDING, Catalog, CatalogRelation
 from dataflow_serve.language._composites import identify, reachable
 from dataflow_serve.language._cursor import Where, did_you_mean
 from dataflow_serve.language._errors import Errors
@@ -65,7 +65,7 @@ class Names:
         if known is not None:
             columns = known.columns
         else:
-            earlier = self.catalog.get(atom.relation)
+            earlier = self.catalog.get(atom.relation) or STANDING.get(atom.relation)
             if earlier is None:
                 hint = self.nearest(atom.relation) or (
                     f"{_declaring(atom.relation)}, or register the program that does so first."
@@ -86,6 +86,12 @@ class Names:
         known = self.relations.get(atom.relation)
         if known is None:
             earlier = self.catalog.get(atom.relation)
+            if earlier is None and atom.relation in STANDING:
+                raise IncorrectError(
+                    f'rules or facts for "{atom.relation}", which the cluster keeps{where}',
+                    f"{_declaring(atom.relation)} if you mean a relation of your own.",
+                    *atom.at,
+                )
             if earlier is not None:
                 raise ConflictError(
                     f'rules for "{atom.relation}", a relation of module "{earlier.module}"{where}',

@@ -40,6 +40,7 @@ from dataflow_serve.planner._flatten import (
 from dataflow_serve.planner._nodes import Nodes
 from dataflow_serve.planner._rows import Rows
 from dataflow_serve.planner._statistics import Atom, join_order
+from dataflow_serve.planner._windows import Window, window_of
 
 __all__ = ["Planned", "plan_body"]
 
@@ -98,11 +99,13 @@ class _Body:
         self._wanted: set[str] = set()
         for term in flat.wanted:
             variables_of(term, self._wanted)
+        self._windows = self._take_windows()
         self._sources = [self._source(atom) for atom in flat.atoms]
 
     def run(self) -> Rows:
         flat = self._flat
         self._push_filters()
+        self._push_windows()
         self._push_negations()
         if self._rows is None:
             self._rows = self._cycle()
@@ -170,6 +173,54 @@ class _Body:
 
     def _needs_map(self, source: _Source) -> bool:
         return not source.rows.is_plain or None in source.atom.args
+
+    def _take_windows(self) -> list[Window]:
+        """Conditions on ``now``, where it serves for nothing else: then it needn't be joined."""
+        flat = self._flat
+        clocks = [atom for atom in flat.atoms if self._nodes.is_clock(atom.relation)]
+        if len(clocks) != 1 or not isinstance(now := clocks[0].args[0], Var):
+            return []
+        bound_outside = self._rows is not None and now.name in self._rows.env
+        if bound_outside or now.name in self._needed_by(clocks[0]):
+            return []
+        entries = [entry for entry in flat.filters if now.name in entry[1]]
+        windows = [window_of(condition, now.name) for condition, _ in entries]
+        found = [window for window in windows if window is not None]
+        if not entries or len(found) < len(entries) or not self._can_stand_outside(found):
+            return []
+        flat.atoms.remove(clocks[0])
+        flat.filters = [entry for entry in flat.filters if entry not in entries]
+        return found
+
+    def _needed_by(self, clock: FlatAtom) -> set[str]:
+        """Variables of all but the conditions and the one atom of the clock."""
+        flat = self._flat
+        needed = set(self._wanted).union(*(equation.names for equation in flat.equations))
+        for atom in (*flat.atoms, *flat.negated):
+            if atom is not clock:
+                needed |= atom.names
+        for aggregate in flat.aggregates:
+            needed.update(outer_names(aggregate))
+        for literal in flat.ranges:
+            needed |= names_of_range(literal)
+        return needed
+
+    def _can_stand_outside(self, windows: Sequence[Window]) -> bool:
+        """Whether no window is of rows that a recursion changes: those come and go with an iteration."""
+        if not self._loops() and (self._rows is None or not self._rows.iterates):
+            return True
+        static = [a for a in self._flat.atoms if not self._nodes.is_recursive(a.relation)]
+        return all(window.names and any(window.names <= a.names for a in static) for window in windows)
+
+    def _push_windows(self) -> None:
+        """Apply them where the rows they are about are read: what is out of time doesn't get into joins."""
+        for source in self._sources:
+            if self._nodes.is_recursive(source.atom.relation):
+                continue
+            able = [window for window in self._windows if window.names <= source.rows.env.keys()]
+            if any(window.names for window in able):
+                source.rows = source.rows.within(able, source.atom.names)
+                self._windows = [window for window in self._windows if window not in able]
 
     def _push_negations(self) -> None:
         """In a recursion, take the negated rows away outside of the loop where an atom allows it."""
@@ -248,6 +299,8 @@ class _Body:
             needed |= equation.names
         for _, names in flat.filters:
             needed |= names
+        for window in self._windows:
+            needed |= window.names
         for atom in flat.negated:
             needed |= atom.names
         for aggregate in flat.aggregates:
@@ -303,6 +356,9 @@ class _Body:
                 if self._rows.binds(entry[1]):
                     flat.filters.remove(entry)
                     self._rows.filter(self._rows.expr(entry[0]))
+            if able := [window for window in self._windows if self._rows.binds(window.names)]:
+                self._windows = [window for window in self._windows if window not in able]
+                self._rows = self._rows.within(able, self._needed())
             for atom in list(flat.negated):
                 if self._rows.binds(atom.names):
                     flat.negated.remove(atom)

@@ -142,6 +142,12 @@ class _Tree:
         value = f"range({', '.join(_shown(bound, names) for bound in bounds)})"
         return _operator("range", f"with {value}", source), [*names, value]
 
+    def _window(self, node: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        source, names = self.node(node["input"])
+        parts = [f"since {_shown(bound, names)}" for bound in node["since"]]
+        parts += [f"until {_shown(bound, names)}" for bound in node["until"]]
+        return _operator("window", "; ".join(parts), source), names
+
     def _join(self, node: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         left, left_names = self.node(node["left"])
         right, right_names = self.node(node["right"])

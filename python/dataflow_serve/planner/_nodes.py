@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dataflow_serve.language import CheckedProgram, Kind, Scalar, ast
+from dataflow_serve.language import CLOCK, CheckedProgram, Kind, Scalar, ast
 from dataflow_serve.planner._expressions import Col, Expr, expr_json, value_json
 from dataflow_serve.planner._statistics import Statistics
 
@@ -75,6 +75,12 @@ class Nodes:
         """Whether the relation belongs to the recursive stratum being planned, or depends on it."""
         return relation in self._stratum or self._named.get(relation) in self._iterated
 
+    def is_clock(self, relation: str) -> bool:
+        """Whether the relation is the cluster's clock, rather than one that has its name."""
+        return relation not in self._named and any(
+            known.name == relation and known.id == CLOCK.id for known in self.imports
+        )
+
     def is_iterated(self, node: int) -> bool:
         """Whether the node depends on the recursive stratum being planned."""
         return node in self._iterated
@@ -126,6 +132,16 @@ class Nodes:
         }
         key = ("range", source, over, start, stop, step)
         return self._add(key, json, (source,), self.width[source] + 1)
+
+    def window(self, source: int, since: Sequence[Expr], until: Sequence[Expr]) -> int:
+        """The rows for which each of ``since`` <= now < each of ``until``, in µs since 1970."""
+        json = {
+            "op": "window",
+            "input": source,
+            "since": [expr_json(e) for e in since],
+            "until": [expr_json(e) for e in until],
+        }
+        return self._add(("window", source, tuple(since), tuple(until)), json, (source,), self.width[source])
 
     def join(
         self,

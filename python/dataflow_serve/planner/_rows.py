@@ -15,6 +15,7 @@ from dataflow_serve.planner._expressions import (
     same,
 )
 from dataflow_serve.planner._nodes import Nodes
+from dataflow_serve.planner._windows import Window
 
 __all__ = ["Rows"]
 
@@ -55,6 +56,11 @@ class Rows:
     def is_unit(self) -> bool:
         """Whether nothing has been added to the one row that binds nothing."""
         return self._make is None and not self._filters and not self.env and self._node == self._nodes.unit()
+
+    @property
+    def iterates(self) -> bool:
+        """Whether a recursion that is being planned may change them."""
+        return self._make is not None or self._nodes.is_iterated(self._node)
 
     @property
     def is_plain(self) -> bool:
@@ -138,6 +144,14 @@ class Rows:
         left_key, right_key = map(mine.column, keys), map(theirs.column, keys)
         make = partial(self._nodes.join, left, right, list(left_key), list(right_key))
         return Rows.open(self._nodes, make, env)
+
+    def within(self, windows: Sequence[Window], needed: set[str]) -> Rows:
+        """These rows while ``now`` is in all of the windows, with the ``needed`` variables."""
+        names = needed.union(*(window.names for window in windows)) & self.env.keys()
+        source, rows = self.only(names)
+        since = dict.fromkeys(rows.expr(term) for window in windows for term in window.since)
+        until = dict.fromkeys(rows.expr(term) for window in windows for term in window.until)
+        return Rows(self._nodes, self._nodes.window(source, list(since), list(until)), rows.env)
 
     def antijoin(self, other: Rows, on: Sequence[str], needed: set[str]) -> Rows:
         """These rows without those that agree with a row of ``other`` on the variables ``on``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from dataflow_serve.run._directives import STDIN, FileFormat, Input, Output, Pla
 from dataflow_serve.run._output import write_rows
 from dataflow_serve.run._source import SourceText, read_source
 from dataflow_serve.run._staging import inputs_of
+from dataflow_serve.values import parse_instant
 
 __all__ = ["run_on", "run_program"]
 
@@ -34,6 +36,7 @@ def run_program(
     macros: Sequence[str] = (),
     workers: int = 1,
     progress: bool = False,
+    now: str | datetime.datetime | None = None,
 ) -> None:
     """Run a program on a server in this process: read its inputs, write its outputs.
 
@@ -45,6 +48,7 @@ def run_program(
         macros: Definitions for the preprocessor, as ``NAME`` or ``NAME=VALUE``.
         workers: How many workers compute.
         progress: Whether to show how far the loading is.
+        now: What `now` is throughout the run, as text or not; by default the time at which it begins.
 
     Raises:
         IncorrectError: the program has an error, a file is missing or has a bad row; names file, line and
@@ -52,12 +56,26 @@ def run_program(
         UnsupportedError: the program uses something that batch runs don't have.
     """
     # A run needs nothing of a server until here; its errors should come before workers start.
+    moment = _moment(now)
     source = read_source(program, include, macros)
     plan, inputs = _plan(source, facts, output)
     from dataflow_serve import serve
 
     with serve(workers=workers) as db:
+        db.tune(now_tick_ms=0)
+        db.advance(moment)
         run_on(db, source, plan, inputs=inputs, progress=progress)
+
+
+def _moment(now: str | datetime.datetime | None) -> datetime.datetime:
+    if not isinstance(now, str):
+        return now or datetime.datetime.now(datetime.UTC)
+    try:
+        return parse_instant(now)
+    except ValueError as error:
+        raise IncorrectError(
+            f"cannot run as of a time: {error}", "It looks like 2026-11-25T12:00:00Z."
+        ) from None
 
 
 def _plan(source: SourceText, facts: Path, output: Path | None) -> tuple[Plan, str]:

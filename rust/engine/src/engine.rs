@@ -1,5 +1,6 @@
-//! The commands, and what a turn does; [`rankings`] are a file of their own.
+//! The commands, and what a turn does; [`rankings`] and the [`clock`] have files of their own.
 
+mod clock;
 mod rankings;
 
 use std::cell::{Cell, RefCell};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use dataflow_protocol::dictionary;
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
 use dataflow_protocol::order::{First, Ranking, Sorter};
-use dataflow_protocol::plan::{Expr, InputMode, Node, Plan, RelationRef, Value};
+use dataflow_protocol::plan::{CLOCK, Expr, InputMode, Node, Plan, RelationRef, Value};
 use dataflow_protocol::rows::RowBuf;
 use dataflow_protocol::value::{Type, Word};
 use differential_dataflow::trace::TraceReader;
@@ -31,11 +32,13 @@ use crate::operators::arrange::arrange;
 use crate::operators::deliver::{Finished, Interest};
 use crate::operators::import::import;
 use crate::operators::linear::flatten;
-use crate::render::{Built, External, joined, order, positions, render};
+use crate::render::{Built, Elsewhere, External, joined, order, positions, render};
 use crate::snapshot::{Request, Snapshots};
 use crate::trace::{Agent, View};
 use crate::validate::{Valid, inputs, validate};
 use crate::{EmitBudget, Figures, Slice, Stats, Step};
+
+pub use clock::Earlier;
 
 /// A worker's engine.
 ///
@@ -44,6 +47,7 @@ use crate::{EmitBudget, Figures, Slice, Stats, Step};
 pub struct Engine {
     catalog: Catalog,
     snapshots: Snapshots,
+    clock: clock::State,
     finished: Finished,
     dropped: Dropped,
     budget: Budget,
@@ -76,6 +80,7 @@ impl Engine {
         Engine {
             catalog: Catalog::default(),
             snapshots: Snapshots::new(worker),
+            clock: clock::State::default(),
             finished: Rc::new(RefCell::new(Vec::new())),
             dropped: Rc::new(Cell::new(0)),
             budget: Budget::default(),
@@ -114,7 +119,11 @@ impl Engine {
                 )));
             }
         }
+        let clock = [Type::Instant];
         for import in &plan.imports {
+            if import.relation == CLOCK && import.types == clock {
+                continue;
+            }
             let known = self.catalog.relations.get(&import.relation);
             let types =
                 known.map(|stored| stored.info.columns.iter().map(|column| column.ty).collect::<Vec<_>>());
@@ -129,6 +138,7 @@ impl Engine {
 
     fn build(&mut self, worker: &mut Worker, time: Time, valid: &Valid<'_>) -> Registered {
         let plan = valid.plan;
+        self.start_clock(worker, time, plan);
         let first_dataflow = worker.next_dataflow_index();
         let ids: Vec<RelationId> = plan.relations.iter().map(|_| self.catalog.next_id()).collect();
         let resolve = |relation: RelationRef| match relation {
@@ -142,7 +152,7 @@ impl Engine {
             let deliver_as = (!defined.contains(&local)).then_some((ids[local], &self.finished));
             let width = relation.columns.len();
             let meter = self.meter(None).of(Part::Input(local));
-            let built = input::build(worker, &relation.name, mode, width, time, deliver_as, &meter);
+            let built = input::build(worker, &relation.name, mode, width, time + 1, deliver_as, &meter);
             inputs.push(meter);
             self.store_input(plan, local, ids[local], built);
         }
@@ -162,9 +172,12 @@ impl Engine {
             let externals = self.externals(plan, &ids);
             dataflows.push(worker.next_dataflow_index());
             let finished = Rc::clone(&self.finished);
-            let built = worker.dataflow_named(&format!("Program {}", plan.name), |scope| {
-                render(scope, valid, time, &ids, externals, &finished, &meter)
+            let (built, ticks) = worker.dataflow_named(&format!("Program {}", plan.name), |scope| {
+                let (ticks, clock) = plan.reads_clock().then(|| self.hear_ticks(scope, time)).unzip();
+                let elsewhere = Elsewhere { relations: externals, clock };
+                (render(scope, valid, time, &ids, elsewhere, &finished, &meter), ticks)
             });
+            ticks.into_iter().for_each(|ticks| self.keep_ticks(&plan.name, ticks));
             buttons = self.store_derived(valid, &ids, built);
         }
         let info = Arc::new(ModuleInfo {
@@ -384,6 +397,7 @@ impl Engine {
 
     /// Drops what a module holds: readers before what they read, handles before dataflows.
     fn drop_module(&mut self, worker: &mut Worker, mut module: Module) {
+        self.forget_ticks(&module.info.name);
         module.buttons.iter_mut().for_each(|button| button.press());
         for id in &module.info.relations {
             self.drop_rankings(worker, *id);
@@ -404,6 +418,7 @@ impl Engine {
         }
         // The program's own dataflow was built last, on top of its inputs.
         module.dataflows.iter().rev().chain(&dataflows).for_each(|&dataflow| worker.drop_dataflow(dataflow));
+        self.stop_clock(worker);
         self.catalog.regroup();
     }
 
@@ -495,7 +510,8 @@ impl Engine {
     /// All commands at `time` have been applied: the inputs concerned move past it.
     pub fn advance(&mut self, time: Time) {
         self.applied = self.applied.max(time);
-        for relation in self.advancing.drain(..) {
+        for relation in std::mem::take(&mut self.advancing) {
+            self.advance_ticks(relation, time);
             let stored = self.catalog.relations.get_mut(&relation);
             if let Some(input) = stored.and_then(|stored| stored.input.as_mut()) {
                 input.advance(time);
@@ -617,7 +633,7 @@ impl Engine {
 
     /// A hash of the catalog, equal on all workers at the same command.
     pub fn digest(&self) -> u64 {
-        self.catalog.digest()
+        self.catalog.digest() ^ self.now().unwrap_or_default() as u64
     }
 
     /// What this worker holds.
@@ -747,7 +763,10 @@ fn reads(valid: &Valid<'_>, local: usize, ids: &[RelationId]) -> Vec<RelationId>
             Node::Get { relation: RelationRef::Import(import) } => {
                 found.push(valid.plan.imports[*import].relation)
             }
-            node => pending.extend(inputs(node)),
+            node => {
+                found.extend(matches!(node, Node::Window { .. }).then_some(CLOCK));
+                pending.extend(inputs(node));
+            }
         }
     }
     found.sort();
@@ -775,6 +794,7 @@ fn intern_constants(plan: &Plan) -> Result<(), EngineError> {
         Node::Map { filter, project, .. }
         | Node::Join { filter, project, .. }
         | Node::Multijoin { filter, project, .. } => filter.iter().chain(project).try_for_each(expr),
+        Node::Window { since, until, .. } => since.iter().chain(until).try_for_each(expr),
         Node::Range { start, stop, step, .. } => [start, stop].into_iter().chain(step).try_for_each(expr),
         _ => Ok(()),
     })

@@ -42,7 +42,7 @@ pub(crate) struct BuiltInput {
     pub(crate) delivery: Option<Delivery>,
 }
 
-/// Builds the dataflow of an input relation of `width` columns; inputs start after `time`. With `deliver_as` its rows
+/// Builds the dataflow of an input relation of `width` columns; inputs start at `time`. With `deliver_as` its rows
 /// are the relation's, otherwise another dataflow adds to them.
 pub(crate) fn build(
     worker: &mut Worker,
@@ -61,7 +61,7 @@ pub(crate) fn build(
     let arranged_as = order.clone();
     let (handle, agent, delivery) = worker.dataflow_named(&format!("Input {name}"), |scope| {
         let (mut handle, stream) = scope.new_input::<Updates<u64>>();
-        handle.advance_to(time + 1);
+        handle.advance_to(time);
         let rows = stream.as_collection();
         let arranged = match mode {
             InputMode::Raw => arrange(rows, name, width, meter),

@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 pub use analysis::{Analysis, ArrangementFigures, OperatorFigures, Part};
 pub use catalog::{ModuleInfo, RelationInfo};
-pub use engine::{Engine, Registered};
+pub use engine::{Earlier, Engine, Registered};
 pub use error::EngineError;
 pub use limits::Figures;
 pub use statistics::Statistics;

@@ -145,6 +145,17 @@ impl Valid<'_> {
                 }
                 Ok(columns.iter().copied().chain([*over]).collect())
             }
+            Node::Window { input: from, since, until } => {
+                let columns = input(*from)?;
+                require(self.plan.reads_clock(), || "a window without the clock".to_owned())?;
+                require(since.len() + until.len() > 0, || "a window without bounds".to_owned())?;
+                for bound in since.iter().chain(until) {
+                    require(type_of(bound, columns, &self.shapes)? == Type::Number, || {
+                        "a bound that is not a number".to_owned()
+                    })?;
+                }
+                Ok(columns.clone())
+            }
             Node::Join { left, right, left_key, right_key, filter, project } => {
                 let (left, right) = (input(*left)?, input(*right)?);
                 keys(left, left_key, right, right_key)?;
@@ -249,6 +260,7 @@ impl Valid<'_> {
                 Node::Multijoin { .. } => {
                     return Err(format!("node {index} is a multijoin inside a recursion"));
                 }
+                Node::Window { .. } => return Err(format!("node {index} is a window inside a recursion")),
                 node => pending.extend(inputs(node)),
             }
         }
@@ -262,6 +274,7 @@ pub(crate) fn inputs(node: &Node) -> Vec<usize> {
         Node::Get { .. } | Node::Rows { .. } => Vec::new(),
         Node::Map { input, .. }
         | Node::Range { input, .. }
+        | Node::Window { input, .. }
         | Node::Distinct { input }
         | Node::Reduce { input, .. } => vec![*input],
         Node::Join { left, right, .. } | Node::Antijoin { left, right, .. } => vec![*left, *right],

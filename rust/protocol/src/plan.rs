@@ -16,6 +16,10 @@ use crate::value::{Column, Type};
 /// The version of the document this build reads and writes.
 pub const VERSION: u32 = 1;
 
+/// The relation of the cluster's clock, which no program declares: one row with the present instant. It is imported by
+/// whoever reads it.
+pub const CLOCK: RelationId = RelationId(0);
+
 /// A compiled program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,6 +63,11 @@ pub struct Rule {
 }
 
 impl Plan {
+    /// Whether the program depends on the cluster's clock.
+    pub fn reads_clock(&self) -> bool {
+        self.imports.iter().any(|import| import.relation == CLOCK)
+    }
+
     /// The columns of a relation with what their types are.
     pub fn shaped(&self, columns: &[Column]) -> Vec<Column> {
         let shapes = Arc::new(Shapes::new(&self.types));
@@ -158,6 +167,16 @@ pub enum Node {
         /// From value to value. One that leads away from `stop` gives no values, one of 0 the first alone; absent, it
         /// is 1 or -1.
         step: Option<Expr>,
+    },
+    /// Rows while the clock shows a time of theirs, in µs since 1970: none of `since` is later, all of `until` are. Not
+    /// inside a recursion; the program must import [`CLOCK`].
+    Window {
+        /// Input node.
+        input: usize,
+        /// Expressions of type `number`.
+        since: Vec<Expr>,
+        /// Expressions of type `number`.
+        until: Vec<Expr>,
     },
     /// Pairs of rows with equal keys that pass every filter, projected.
     Join {

@@ -127,6 +127,11 @@ const TYPED: &[(&str, &str, &str)] = &[
         r#"{"id":7,"op":"read","relation":"stamped","where":{"at":"2026-11-23T21:00:00.000000Z","id":"00112233-4455-6677-8899-aabbccddeeff","data":"AAE="}}"#,
         r#"{"id":7,"op":"read","relation":"stamped","where":{"at":"raw:d6ff6b04a950","id":"raw:c41000112233445566778899aabbccddeeff","data":"raw:c4020001"}}"#,
     ),
+    (
+        "advance",
+        r#"{"id":7,"op":"advance","now":"2026-11-25T12:00:00.000000Z"}"#,
+        r#"{"id":7,"op":"advance","now":"raw:d6ff6b06cdc0"}"#,
+    ),
 ];
 
 const REFUSALS: &[(&str, &str)] = &[

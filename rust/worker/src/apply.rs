@@ -156,7 +156,10 @@ impl Member {
     fn command(&mut self, time: Time, origin: WorkerIndex, command: &Command, net: &mut Connections) {
         let own = origin == self.index();
         match command {
-            Command::Register { ticket, plan, limits } => {
+            Command::Register { ticket, plan, limits, now } => {
+                if !self.engine.has_clock() {
+                    self.tick(time, *now);
+                }
                 self.install(time, origin, *ticket, plan, *limits, net);
             }
             Command::Unregister { ticket, name } => self.uninstall(time, origin, *ticket, name, net),
@@ -214,6 +217,8 @@ impl Member {
             }
             Command::Attach { ticket, name } => self.attached(time, origin, *ticket, name, net),
             Command::Detach { ticket, name } => self.detached(origin, *ticket, name, net),
+            Command::Tick { now } => self.tick(time, Some(*now)),
+            Command::Advance { ticket, now } => self.advanced(time, *ticket, *now, own, net),
             Command::Tune { ticket, values } => self.tuned(origin, *ticket, values),
             Command::Shutdown { .. } => self.stopping = true,
         }
@@ -441,6 +446,7 @@ impl Member {
             commands: self.metrics.commands.get(),
             rows: self.metrics.rows.get(),
             dropped_rows: self.engine.dropped_rows(),
+            window_rows: self.engine.window_rows(),
             parked_millis: (self.metrics.seconds(Phase::Park) * 1e3) as u64,
             dataflows: self.worker.installed_dataflows().len() as u64,
             traces: held.arrangements as u64,

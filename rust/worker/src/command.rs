@@ -69,6 +69,8 @@ pub enum Command {
         plan: String,
         /// Its own limits, where it has some.
         limits: Option<QueryLimits>,
+        /// The time of day at the origin, for a clock that nobody has read of late.
+        now: Option<i64>,
     },
     /// Drops a program; acknowledged like [`Command::Register`].
     Unregister {
@@ -136,6 +138,18 @@ pub enum Command {
         ticket: Ticket,
         /// Which.
         relation: RelationId,
+    },
+    /// The clock shows so many µs since 1970; no effect if it would go back.
+    Tick {
+        /// Since 1970, in µs.
+        now: i64,
+    },
+    /// The same for a client.
+    Advance {
+        /// Of the request.
+        ticket: Ticket,
+        /// Since 1970, in µs.
+        now: i64,
     },
     /// New values, on every worker; acknowledged.
     Tune {
@@ -209,6 +223,8 @@ pub struct Report {
     pub rows: u64,
     /// Rows dropped because their derivation failed.
     pub dropped_rows: u64,
+    /// Rows that windows have looked at.
+    pub window_rows: u64,
     /// Milliseconds it has spent parked.
     pub parked_millis: u64,
     /// Dataflows it steps, the standing ones included.

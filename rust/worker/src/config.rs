@@ -189,6 +189,9 @@ tunables! {
     /// First rows of relations, by relation, `where`, `order` and `limit`, that the cluster keeps for subscribers; one more
     /// is `busy`. Default 1,024.
     rankings = 1 << 10, 0;
+    /// Milliseconds from one tick of the cluster's clock to the next, while programs read `now`; 0: it moves by `advance`
+    /// only. Default 1,000.
+    now_tick_ms = 1_000, 0;
     /// Rows of one transaction, those to insert and those to delete; more are `too-large`. Default 1 Mi.
     transaction_rows = 1 << 20, 1;
     /// Idempotency keys remembered. Default 1 Mi.

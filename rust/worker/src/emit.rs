@@ -9,6 +9,7 @@ use dataflow_protocol::request::Op;
 use serde::Serialize;
 
 use crate::catalog::RelationReply;
+use crate::clock;
 use crate::command::{Command, Letter, Report, Share, Ticket};
 use crate::config::Tunables;
 use crate::connections::{Caller, Connections};
@@ -23,6 +24,8 @@ struct Status<'a> {
     modules: Vec<ModuleStatus<'a>>,
     interrupted: Vec<Ended<'a>>,
     time: Time,
+    /// What the clock shows.
+    now: Option<String>,
     history: &'a str,
     server: &'static str,
     tunables: &'a Tunables,
@@ -222,12 +225,14 @@ impl Member {
                 .map(|(time, module, message)| Ended { time: *time, module, message })
                 .collect(),
             time: self.applied,
+            now: self.engine.now().map(clock::spelled),
             history: &self.history,
             server: crate::requests::SERVER,
             tunables: &self.tunables,
             counters: BTreeMap::from([
                 ("rows", sum(|report| report.rows)),
                 ("dropped_rows", sum(|report| report.dropped_rows)),
+                ("window_rows", sum(|report| report.window_rows)),
                 ("subscriptions", sum(|report| report.subscriptions)),
                 ("turns", sum(|report| report.turns)),
                 ("parked_millis", sum(|report| report.parked_millis)),

@@ -9,7 +9,7 @@
 //! * [`feed`]: queues from the threads of external sources; `feeding`, `sources`: taking from them, what is attached.
 //! * [`sequencer`]: one order for the whole cluster; [`command`]: what goes through it; [`mail`]: what needs no order;
 //!   [`keys`]: the replicated table of idempotency keys.
-//! * [`access`]: who may do what.
+//! * [`access`]: who may do what. `clock`: where ticks of `now` come from.
 //! * [`host`]: starts and stops a process's workers; [`process`]: what they share, events for Python among it;
 //!   `mesh`, `formation`: how processes become a cluster; `generations`: again and again.
 //! * [`limits`]: what a query may use, and its end; `quarantine`: programs that the cluster fell over.
@@ -19,6 +19,7 @@ pub mod access;
 mod apply;
 mod backlog;
 mod catalog;
+mod clock;
 pub mod command;
 pub mod config;
 mod connections;

@@ -100,6 +100,8 @@ pub(crate) enum Pending {
     Detaching { origin: WorkerIndex, ticket: Ticket },
     /// A shutdown is answered when it takes effect.
     Shutdown { caller: Caller },
+    /// The place in the order of what the clock is to show.
+    Advance { caller: Caller },
 }
 
 /// What an acknowledged request is answered with.
@@ -148,6 +150,8 @@ pub(crate) struct Member {
     /// Digests of the catalog with which workers have acknowledged.
     acknowledgements: HashMap<Ticket, Vec<u64>>,
     pub(crate) subscriptions: Subscriptions,
+    /// The last tick that this worker has sent.
+    pub(crate) ticked: Option<i64>,
     /// Subscriptions to first rows that are on their way through the order.
     pub(crate) rankings_proposed: usize,
     pub(crate) watch: Watch,
@@ -218,6 +222,7 @@ impl Member {
             pending: HashMap::new(),
             acknowledgements: HashMap::new(),
             subscriptions: Subscriptions::default(),
+            ticked: None,
             rankings_proposed: 0,
             watch: Watch::default(),
             longest_step: Duration::ZERO,
@@ -266,6 +271,7 @@ impl Member {
         if self.process.shutdown_requested() {
             self.propose_shutdown();
         }
+        self.tick_if_due();
     }
 
     /// Sends what the turn has collected, as one element; whether there was anything.
@@ -313,6 +319,7 @@ impl Member {
 
     /// Steps, or parks if there is nothing to step, for `at_most`.
     pub(crate) fn park(&mut self, at_most: Duration) {
+        let at_most = self.until_tick().map_or(at_most, |until| until.min(at_most));
         self.worker.step_or_park(Some(at_most));
         self.sequencer.catch_up();
     }
@@ -458,6 +465,7 @@ impl Pending {
             | Pending::Explain { caller }
             | Pending::Analyze { caller, .. }
             | Pending::Detach { caller }
+            | Pending::Advance { caller }
             | Pending::Shutdown { caller } => Some(caller),
             Pending::Read(read) => Some(&read.caller),
         }

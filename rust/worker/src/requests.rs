@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::access::refusals::Reason;
 use crate::access::token_needed;
+use crate::clock;
 use crate::command::{Command, Letter, Part, Ticket, Transaction, tuned};
 use crate::connections::{Caller, Connections};
 use crate::keys::{Key, digest};
@@ -156,6 +157,14 @@ impl Member {
             }
             Request::Attach { name, source } => self.attach(caller, name, source, net),
             Request::Detach { name } => self.detach(caller, name),
+            Request::Advance { now } => {
+                self.control(
+                    caller,
+                    net,
+                    |caller| Pending::Advance { caller },
+                    |ticket| Command::Advance { ticket, now },
+                );
+            }
             Request::Tune { settings } => self.tune(caller, settings, net),
             Request::Shutdown => {
                 let ticket = self.ticket();
@@ -272,7 +281,8 @@ impl Member {
     pub(crate) fn answer(&mut self, ticket: Ticket, answer: Answer, net: &mut Connections) {
         match (self.pending.remove(&ticket), answer) {
             (Some(Pending::Register { caller, program, name, limits, attempts }), Answer::Plan(plan)) => {
-                self.send(Command::Register { ticket, plan, limits });
+                let now = clock::time_of_day(self.tunables.now_tick_ms);
+                self.send(Command::Register { ticket, plan, limits, now });
                 self.pending.insert(ticket, Pending::Register { caller, program, name, limits, attempts });
             }
             (Some(Pending::Explain { caller }), Answer::Explanation(tree)) => {

@@ -7,6 +7,7 @@
 //! * [`distinct`]: each row once.
 //! * [`aggregate`]: one row a key.
 //! * [`top`]: the first rows in an order.
+//! * [`window`]: rows that are there for some time by the cluster's clock.
 //! * [`import`]: another dataflow's arrangement as of a time.
 //! * [`deliver`]: finished changes to the owners that want them.
 
@@ -20,6 +21,7 @@ pub(crate) mod linear;
 pub(crate) mod lookup;
 pub(crate) mod range;
 pub(crate) mod top;
+pub(crate) mod window;
 
 use differential_dataflow::Collection;
 use differential_dataflow::operators::arrange::Arranged;

@@ -15,4 +15,4 @@ mod outer;
 mod recursion;
 
 pub(crate) use context::{order, positions};
-pub(crate) use outer::{Built, External, joined, render};
+pub(crate) use outer::{Built, Elsewhere, External, joined, render};

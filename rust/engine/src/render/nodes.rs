@@ -44,7 +44,11 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
             let columns = Project::columns((0..width).collect());
             flatten(&readable(distinct(counted, "Distinct", &meter.preparing())), "Rows", columns, &meter)
         }
-        Node::Get { .. } | Node::Rows { .. } | Node::Reduce { .. } | Node::Multijoin { .. } => {
+        Node::Get { .. }
+        | Node::Rows { .. }
+        | Node::Reduce { .. }
+        | Node::Window { .. }
+        | Node::Multijoin { .. } => {
             unreachable!("built by the scope itself")
         }
     }

@@ -24,6 +24,7 @@ use crate::operators::deliver::{Delivery, Finished, deliver};
 use crate::operators::distinct::distinct;
 use crate::operators::import::{Button, import};
 use crate::operators::linear::{fail, flatten};
+use crate::operators::window::{Clock, window};
 use crate::operators::{ArrangedRows, Rows};
 use crate::trace::Agent;
 use crate::validate::Valid;
@@ -40,6 +41,14 @@ pub(crate) struct External {
     pub(crate) arrangements: BTreeMap<Vec<usize>, Agent<u64>>,
 }
 
+/// What a program's dataflow reads of others.
+pub(crate) struct Elsewhere<'scope> {
+    /// An entry for every import, and for every local input relation (its transacted rows).
+    pub(crate) relations: BTreeMap<RelationRef, External>,
+    /// If the program imports the clock's relation.
+    pub(crate) clock: Option<Clock<'scope>>,
+}
+
 /// What a program's dataflow leaves behind.
 pub(crate) struct Built {
     /// For each relation it maintains, by local index: the trace by whole rows, and the way out.
@@ -49,14 +58,12 @@ pub(crate) struct Built {
 }
 
 /// Builds the dataflow of a program at `time`.
-///
-/// `externals` has an entry for every import, and for every local input relation (its transacted rows).
-pub(crate) fn render(
-    scope: Scope<'_, u64>,
+pub(crate) fn render<'scope>(
+    scope: Scope<'scope, u64>,
     valid: &Valid<'_>,
     time: u64,
     ids: &[RelationId],
-    externals: BTreeMap<RelationRef, External>,
+    elsewhere: Elsewhere<'scope>,
     finished: &Finished,
     meter: &Meter,
 ) -> Built {
@@ -64,7 +71,8 @@ pub(crate) fn render(
         scope,
         valid,
         time,
-        externals,
+        externals: elsewhere.relations,
+        clock: elsewhere.clock,
         meter: meter.clone(),
         memo: Memo::default(),
         imported: BTreeMap::new(),
@@ -73,7 +81,7 @@ pub(crate) fn render(
     };
     let mut relations = Vec::new();
     for stratum in &valid.plan.strata {
-        let results: Vec<(usize, Rows<'_, u64>, bool)> = if stratum.recursive {
+        let results: Vec<(usize, Rows<'scope, u64>, bool)> = if stratum.recursive {
             let results = recursion::render(&mut outer, stratum);
             results.into_iter().map(|(relation, rows)| (relation, rows, true)).collect()
         } else {
@@ -104,6 +112,7 @@ pub(super) struct Outer<'scope, 'a> {
     pub(super) valid: &'a Valid<'a>,
     time: u64,
     externals: BTreeMap<RelationRef, External>,
+    clock: Option<Clock<'scope>>,
     meter: Meter,
     memo: Memo<'scope, u64>,
     /// Imported arrangements; the key is absent for a relation's base.
@@ -136,7 +145,9 @@ impl<'scope> Outer<'scope, '_> {
         match &self.valid.plan.nodes[node] {
             Node::Distinct { .. } | Node::Reduce { .. } => true,
             Node::Get { relation } => self.is_set_relation(*relation),
-            Node::Antijoin { left: input, .. } | Node::Range { input, .. } => self.is_set(*input),
+            Node::Antijoin { left: input, .. } | Node::Range { input, .. } | Node::Window { input, .. } => {
+                self.is_set(*input)
+            }
             Node::Union { inputs } => matches!(inputs[..], [only] if self.is_set(only)),
             Node::Rows { .. } | Node::Map { .. } | Node::Join { .. } | Node::Multijoin { .. } => false,
         }
@@ -233,6 +244,15 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
                 reduce(rows, &self.valid.types[*input], key, aggregates, &self.meter_of(node))
             }
             Node::Multijoin { .. } => multijoin::build(self, node),
+            Node::Window { input, since, until } => {
+                let bounds: Vec<Expr> = since.iter().chain(until).cloned().collect();
+                let bounds = nodes::compile::<u64, _>(self, &[], &bounds, |column| column);
+                let (rows, width) = (self.rows(*input), self.width(node));
+                let Some(clock) = self.clock.clone() else {
+                    unreachable!("a window's plan imports the clock")
+                };
+                window(rows, clock, width, bounds, since.len(), &self.meter_of(node))
+            }
             _ => nodes::build(self, node),
         }
     }

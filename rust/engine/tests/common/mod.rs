@@ -12,6 +12,7 @@ use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
 use dataflow_protocol::order::{Ranking, Sorter};
 use dataflow_protocol::plan::Plan;
 use dataflow_protocol::rows::RowBuf;
+use dataflow_protocol::value::from_number;
 
 /// A row of words.
 pub type Row = Vec<u64>;
@@ -23,6 +24,8 @@ pub type Contents = BTreeMap<Row, i64>;
 pub enum Command {
     Register(Plan),
     Unregister(String),
+    /// The clock shows so many µs.
+    Tick(i64),
     /// Worker 0 wants the first rows of a relation; such a wish is told apart by its number.
     Rank(u64, String, Ranking),
     /// It no longer does.
@@ -42,6 +45,7 @@ pub struct Model {
     plans: Vec<Plan>,
     inputs: BTreeMap<String, Contents>,
     rankings: BTreeMap<u64, (String, Ranking)>,
+    now: Option<i64>,
 }
 
 impl Model {
@@ -60,6 +64,7 @@ impl Model {
                     self.rankings.retain(|_, (of, _)| *of != relation.name);
                 }
             }
+            Command::Tick(now) => self.now = Some(*now),
             Command::Rank(wish, relation, ranking) => {
                 self.rankings.insert(*wish, (relation.clone(), ranking.clone()));
             }
@@ -78,6 +83,7 @@ impl Model {
 
     pub fn contents(&self) -> BTreeMap<String, Contents> {
         let mut all = self.inputs.clone();
+        all.insert("now".into(), self.now.iter().map(|&now| (vec![from_number(now)], 1)).collect());
         for plan in &self.plans {
             oracle::evaluate(plan, &mut all);
         }
@@ -130,7 +136,7 @@ fn buffer(width: usize, rows: &[Row]) -> RowBuf {
 pub fn rank(command: &Command, workers: usize) -> usize {
     match command {
         Command::Transact { owner, .. } => owner % workers,
-        Command::Register(_) => workers,
+        Command::Register(_) | Command::Tick(_) => workers,
         Command::Rank(..) | Command::Unrank(_) => workers + 1,
         Command::Unregister(_) => usize::MAX,
     }
@@ -261,6 +267,9 @@ impl Replica {
             Command::Unregister(name) => {
                 let gone = self.engine.unregister(worker, time, name).expect("a known module");
                 self.wishes.retain(|_, (relation, ..)| !gone.contains(relation));
+            }
+            Command::Tick(now) => {
+                self.engine.tick(worker, time, *now).expect("a later time");
             }
             Command::Rank(wish, relation, ranking) => {
                 let relation = self.engine.relation(relation).expect("a known relation").id;

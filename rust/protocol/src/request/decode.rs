@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-use super::changes::{Changes, Where};
+use super::changes::{Cell, Changes, Where};
 use super::context::{Context, unknown_column};
 use super::fields::{Document, Field, FieldSeed, Op, SettingSeed};
 use super::skim::Skim;
@@ -21,7 +21,7 @@ use crate::encoding::Encoding;
 use crate::error::{ErrorBody, ErrorCode};
 use crate::nearest::nearest;
 use crate::order::{By, Ranking};
-use crate::value::Type;
+use crate::value::{Column, Type, Word, to_number};
 
 pub(super) fn decode(
     bytes: &[u8],
@@ -152,6 +152,7 @@ struct Draft<'de> {
     analyze: Option<bool>,
     settings: Vec<(String, Setting)>,
     source: Option<String>,
+    now: Option<Word>,
 }
 
 impl<'de> Draft<'de> {
@@ -222,6 +223,10 @@ impl<'de> Draft<'de> {
             Field::Source => self.source = Some(slot.read(Document)?),
             Field::Limits => self.limits = slot.read(plain())?,
             Field::Analyze => self.analyze = slot.read(plain())?,
+            Field::Now => {
+                let instant = Column::new("now", Type::Instant);
+                self.now = Some(slot.read(Cell::new(&instant, context, true))?);
+            }
             Field::Id | Field::Op | Field::Insert | Field::Delete | Field::Other(_) => {}
         }
         Ok(())
@@ -271,6 +276,7 @@ impl<'de> Draft<'de> {
                 source: self.source.ok_or_else(|| need(Field::Source))?,
             },
             Op::Detach => Request::Detach { name: self.name.ok_or_else(|| need(Field::Name))? },
+            Op::Advance => Request::Advance { now: to_number(self.now.ok_or_else(|| need(Field::Now))?) },
             Op::Tune => Request::Tune { settings: self.settings },
             Op::Ping => Request::Ping,
             Op::Shutdown => Request::Shutdown,

@@ -35,6 +35,8 @@ pub enum Op {
     Attach,
     /// Ends an external source.
     Detach,
+    /// Sets the clock.
+    Advance,
     /// Sets tunables.
     Tune,
     /// Asks for a sign of life.
@@ -44,7 +46,7 @@ pub enum Op {
 }
 
 impl Op {
-    const ALL: [Op; 15] = [
+    const ALL: [Op; 16] = [
         Op::Hello,
         Op::Register,
         Op::Unregister,
@@ -57,6 +59,7 @@ impl Op {
         Op::Status,
         Op::Attach,
         Op::Detach,
+        Op::Advance,
         Op::Tune,
         Op::Ping,
         Op::Shutdown,
@@ -77,6 +80,7 @@ impl Op {
             Op::Status => "status",
             Op::Attach => "attach",
             Op::Detach => "detach",
+            Op::Advance => "advance",
             Op::Tune => "tune",
             Op::Ping => "ping",
             Op::Shutdown => "shutdown",
@@ -117,6 +121,7 @@ impl Op {
             Op::Explain => &[Field::Relation, Field::Analyze],
             Op::Attach => &[Field::Name, Field::Source],
             Op::Detach => &[Field::Name],
+            Op::Advance => &[Field::Now],
             Op::Status | Op::Tune | Op::Ping | Op::Shutdown => &[],
         }
     }
@@ -148,6 +153,7 @@ pub(super) enum Field {
     Source,
     Limits,
     Analyze,
+    Now,
     Insert,
     Delete,
     /// Any other, cut where it is long.
@@ -158,7 +164,7 @@ pub(super) enum Field {
 const LONGEST_NAME: usize = 80;
 
 impl Field {
-    const KNOWN: [(Field, &'static str); 25] = [
+    const KNOWN: [(Field, &'static str); 26] = [
         (Field::Id, "id"),
         (Field::Op, "op"),
         (Field::Version, "version"),
@@ -182,6 +188,7 @@ impl Field {
         (Field::Source, "source"),
         (Field::Limits, "limits"),
         (Field::Analyze, "analyze"),
+        (Field::Now, "now"),
         (Field::Insert, "insert"),
         (Field::Delete, "delete"),
     ];

@@ -281,6 +281,11 @@ pub enum Request {
         /// Of the source.
         name: String,
     },
+    /// Sets the clock on every worker.
+    Advance {
+        /// What it shows from then on, in µs since 1970.
+        now: i64,
+    },
     /// Sets tunables on every worker.
     Tune {
         /// By name, in message order, each name once; which names there are is the worker's to know.

@@ -26,7 +26,7 @@ fn role_for(op: Op) -> Option<Role> {
         Op::Hello | Op::Ping => None,
         Op::Subscribe | Op::Unsubscribe | Op::Read | Op::Explain | Op::Status => Some(Role::Reader),
         Op::Register | Op::Unregister | Op::Cancel | Op::Transact => Some(Role::Writer),
-        Op::Attach | Op::Detach | Op::Tune | Op::Shutdown => Some(Role::Admin),
+        Op::Attach | Op::Detach | Op::Advance | Op::Tune | Op::Shutdown => Some(Role::Admin),
     }
 }
 
@@ -40,6 +40,7 @@ fn is_for_all_relations(op: Op) -> bool {
         | Op::Explain
         | Op::Attach
         | Op::Detach
+        | Op::Advance
         | Op::Tune
         | Op::Shutdown => true,
         Op::Hello | Op::Ping | Op::Subscribe | Op::Unsubscribe | Op::Read | Op::Status | Op::Transact => {
@@ -155,6 +156,7 @@ mod tests {
             (Op::Attach, Role::Admin),
             (Op::Detach, Role::Admin),
             (Op::Cancel, Role::Writer),
+            (Op::Advance, Role::Admin),
             (Op::Tune, Role::Admin),
             (Op::Shutdown, Role::Admin),
         ];
@@ -174,7 +176,7 @@ mod tests {
             assert_eq!(some.reaches(relation), reached, "{relation}");
         }
         assert!(some.may(Op::Transact).is_ok() && some.may(Op::Subscribe).is_ok());
-        let cluster = [Op::Attach, Op::Detach, Op::Tune, Op::Shutdown];
+        let cluster = [Op::Attach, Op::Detach, Op::Advance, Op::Tune, Op::Shutdown];
         for op in [Op::Register, Op::Unregister, Op::Cancel, Op::Explain].into_iter().chain(cluster) {
             assert!(some.may(op).is_err(), "{op:?}");
         }
