@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,10 +46,14 @@ NO_LIMITS = {"iterations": 0, "rows": 0, "bytes": 0, "lag_millis": 0}
 class Neighbour:
     """A client with a query of its own; it must be served whatever the others do."""
 
+    _number = itertools.count()
+
     def __init__(self, client: Wire) -> None:
         self.client = client
+        # Another program each time: that one is computed isn't noted at once, so it may be suspected of what
+        # happens right after it came, but never twice.
         client.register(
-            ".decl mine(x: number)\n.input mine\n"
+            f".decl mine(x: number)\n.input mine\n.decl number(x: number)\nnumber({next(self._number)}).\n"
             ".decl next(x: number)\nnext(x + 1) :- mine(x).\n.output next",
             "neighbour",
         )
