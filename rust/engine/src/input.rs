@@ -140,3 +140,32 @@ impl Input {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use differential_dataflow::trace::TraceReader;
+    use timely::progress::Antichain;
+
+    use super::*;
+
+    #[test]
+    fn a_relation_that_nobody_writes_to_holds_no_batch_for_each_time() {
+        for mode in [InputMode::Set, InputMode::Upsert(vec![0]), InputMode::Raw] {
+            let held = timely::execute_directly(move |worker| {
+                let mut built = build(worker, "quiet", &mode, 2, 0, None, &Meter::default());
+                let mut upper = Antichain::new();
+                for time in 1..500 {
+                    built.input.advance(time);
+                    worker.step();
+                    built.agent.read_upper(&mut upper);
+                    built.agent.set_logical_compaction(upper.borrow());
+                    built.agent.set_physical_compaction(upper.borrow());
+                }
+                let mut held = 0;
+                built.agent.map_spans(|_| held += 1);
+                held
+            });
+            assert!(held < 20, "{held} batches of nothing");
+        }
+    }
+}

@@ -27,8 +27,10 @@ use crate::meter::{Held, Meter};
 pub(crate) struct Prior(Rc<RefCell<Option<Agent<u64>>>>);
 
 impl Prior {
-    /// Gives the batcher its trace.
-    pub(crate) fn set(&self, agent: Agent<u64>) {
+    /// Gives the batcher its trace. It is always read as a whole, so it may merge what it likes: it is not only when there
+    /// is something to fold that it grows, but by an empty batch whenever time passes.
+    pub(crate) fn set(&self, mut agent: Agent<u64>) {
+        agent.set_physical_compaction(Antichain::new().borrow());
         *self.0.borrow_mut() = Some(agent);
     }
 
@@ -38,9 +40,10 @@ impl Prior {
         let Some(agent) = agent.as_mut() else { return Vec::new() };
         let mut upper = Antichain::new();
         agent.read_upper(&mut upper);
-        agent.set_physical_compaction(upper.borrow());
         agent.set_logical_compaction(upper.borrow());
-        agent.batches_through(upper.borrow()).unwrap_or_default()
+        let mut views = Vec::new();
+        agent.map_spans(|span| views.extend(span.inner.clone()));
+        views
     }
 }
 
