@@ -390,6 +390,31 @@ fn a_worker_that_panics_ends_the_generation_and_another_one_begins() {
 }
 
 #[test]
+fn what_was_sent_to_one_generation_does_not_reach_the_next() {
+    for io_threads in 0..=2 {
+        let listen = "127.0.0.1:0".into();
+        let process = Process::start(Config { listen, threads: 2, io_threads, ..Config::default() });
+        for (generation, relation) in [(1, "e"), (2, "f"), (3, "g")] {
+            assert_eq!(process.wait_formed(), generation);
+            let mut clients = [process.client(), process.client()];
+            // It has the same number in each generation, under another name.
+            clients[0].ok("register", json!({"program": relation}));
+            let rows = clients[1].ok("read", json!({"relation": relation}))["rows"].clone();
+            assert_eq!(rows, json!([]), "{relation} with {io_threads} I/O threads");
+            process.host.sabotage();
+            let changes = json!([{"relation": relation, "insert": [[1]]}]);
+            let request = format!("{}\n", json!({"op": "transact", "changes": changes}));
+            for client in &mut clients {
+                // More than a turn takes; the connection may be closed in the middle of it.
+                let _ = client.socket.write_all(request.repeat(5000).as_bytes());
+            }
+        }
+        process.host.shutdown();
+        process.ending();
+    }
+}
+
+#[test]
 fn processes_that_live_form_a_generation_with_one_that_was_started_again() {
     for victim in 0..3 {
         let configs = configs(3);
