@@ -64,6 +64,14 @@ def press_ctrl_c() -> None:
     signal.pthread_kill(main, signal.SIGINT)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a terminal's program does at Ctrl-C; one started in the background of a script may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 async def silent(server: ScriptedServer) -> None:
     """Says nothing after hello."""
 
@@ -164,6 +172,7 @@ def test_leaving_the_block_unsubscribes() -> None:
         assert left.wait(60)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_interrupts_a_wait_and_loses_no_step() -> None:
     async def script(server: ScriptedServer) -> None:
         await server.subscription()
@@ -182,6 +191,7 @@ def test_ctrl_c_interrupts_a_wait_and_loses_no_step() -> None:
         assert live.receive() == Step(10, [(AB, 1), (CD, 1)], snapshot=True)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_the_connection_usable() -> None:
     async def script(server: ScriptedServer) -> None:
         await server.expect(Read)
