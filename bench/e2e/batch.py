@@ -59,6 +59,7 @@ def main() -> None:
     for work, size in SIZES.items():
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
+            (directory / "out").mkdir()
             edges = subprocess.run(
                 [str(binary), "edges", work, "1", str(size)], check=True, capture_output=True, text=True
             ).stdout

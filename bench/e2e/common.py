@@ -1,6 +1,7 @@
 """What the measurements share: a server in a process of its own, and a bare MessagePack client."""
 
 import contextlib
+import http.client
 import os
 import socket
 import struct
@@ -20,7 +21,7 @@ class Server:
     """A ``dataflow-serve`` process."""
 
     def __init__(self, workers: int, *arguments: str) -> None:
-        """Starts it, with further ``arguments``, and waits until it listens."""
+        """Starts it, with further ``arguments``, and waits until it is ready."""
         command = [
             str(Path(sys.executable).with_name("dataflow-serve")),
             "--listen",
@@ -32,6 +33,15 @@ class Server:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline().rsplit(":", 1)[1])
+        while not self._is_ready():
+            pass
+
+    def _is_ready(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request("GET", "/health/ready")
+        ready = connection.getresponse().status == http.HTTPStatus.OK
+        connection.close()
+        return ready
 
     def resident_mb(self) -> float:
         """Resident memory now."""
