@@ -196,15 +196,20 @@ async def test_sources_are_attached_anew_when_the_cluster_is(sources: Sources, w
     assert sources._running["s"] is running
 
 
-async def test_a_source_begins_anew_in_the_next_generation_though_its_relation_has_the_same_number(
-    sources: Sources, workers: Workers
-) -> None:
+async def fall_once(sources: Sources, workers: Workers) -> None:
+    """A source runs in the first generation; it falls, and the second one is there."""
     sources.formed(1)
     sources.registered(module(1))
     sources.attached("s", json.dumps(FILE))
     await workers.until_state("running")
     sources.fallen()
     sources.formed(2)
+
+
+async def test_a_source_begins_anew_in_the_next_generation_though_its_relation_has_the_same_number(
+    sources: Sources, workers: Workers
+) -> None:
+    await fall_once(sources, workers)
     sources.registered(module(1))
     await workers.until(lambda _: len(Reader.opened) == 2)
     assert [intake.generation for intake in workers.intakes] == [1, 2]
@@ -213,12 +218,7 @@ async def test_a_source_begins_anew_in_the_next_generation_though_its_relation_h
 async def test_a_source_whose_name_another_process_has_in_the_next_generation_ends(
     sources: Sources, workers: Workers
 ) -> None:
-    sources.formed(1)
-    sources.registered(module(1))
-    sources.attached("s", json.dumps(FILE))
-    await workers.until_state("running")
-    sources.fallen()
-    sources.formed(2)
+    await fall_once(sources, workers)
     sources.unattached("s", "process 0 has it")
     await workers.until_state("gone")
     sources.formed(3)

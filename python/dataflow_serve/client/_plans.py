@@ -41,7 +41,7 @@ def plan_svg(plan: Node) -> str:
 
     The rules that an operator is there for are its tooltip.
     """
-    lines = list(_lines(plan, 0))
+    lines = list(_lines(plan))
     times = [node.get("stats", {}).get("micros", 0) for node, _, _ in lines]
     timed = any(times)
     left = MARGIN + (BAR + MARGIN if timed else 0)
@@ -82,9 +82,9 @@ def plan_svg(plan: Node) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def _lines(node: Node, depth: int) -> Iterator[tuple[Node, int, int | None]]:
+def _lines(plan: Node) -> Iterator[tuple[Node, int, int | None]]:
     """Operators in the order of the drawing, with their depths and the lines of those that read them."""
-    todo: list[tuple[Node, int, int | None]] = [(node, depth, None)]
+    todo: list[tuple[Node, int, int | None]] = [(plan, 0, None)]
     place = 0
     while todo:
         node, depth, parent = todo.pop()

@@ -5,6 +5,7 @@ mod rankings;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -340,13 +341,7 @@ impl Engine {
 
     /// Removes a module and all that depend on it, readers before what they read; those removed, in that order. None if
     /// the module that came at `since` isn't there any more, which is as well.
-    pub fn interrupt(
-        &mut self,
-        worker: &mut Worker,
-        _time: Time,
-        name: &str,
-        since: Time,
-    ) -> Vec<Arc<ModuleInfo>> {
+    pub fn interrupt(&mut self, worker: &mut Worker, name: &str, since: Time) -> Vec<Arc<ModuleInfo>> {
         if self.catalog.modules.get(name).is_none_or(|module| module.info.since != since) {
             return Vec::new();
         }
@@ -568,7 +563,7 @@ impl Engine {
             if let Some(transacted) = &mut stored.transacted {
                 reached = reached.min(settle(transacted));
             }
-            for ((_, _), shared) in shared.range_mut((*id, Vec::new())..(RelationId(id.0 + 1), Vec::new())) {
+            for ((_, _), shared) in shared.range_mut(arranged(*id)) {
                 reached = reached.min(settle(&mut shared.agent));
             }
             reached <= *touched
@@ -660,8 +655,7 @@ impl Engine {
 
     /// The arrangements of a relation that programs share, by their keys.
     pub(crate) fn arrangements(&self, relation: RelationId) -> impl Iterator<Item = (&[usize], &Agent<u64>)> {
-        let shared =
-            self.catalog.shared.range((relation, Vec::new())..(RelationId(relation.0 + 1), Vec::new()));
+        let shared = self.catalog.shared.range(arranged(relation));
         shared.map(|((_, key), shared)| (&key[..], &shared.agent))
     }
 
@@ -673,8 +667,7 @@ impl Engine {
             stats.add(&stored.base);
             let rows = stats.updates;
             stored.transacted.iter().for_each(|agent| stats.add(agent));
-            let shared = self.catalog.shared.range((*id, Vec::new())..(RelationId(id.0 + 1), Vec::new()));
-            shared.for_each(|(_, shared)| stats.add(&shared.agent));
+            self.arrangements(*id).for_each(|(_, agent)| stats.add(agent));
             (*id, (Arc::clone(&stored.info), Stats { updates: rows, ..stats }))
         };
         let mut all: BTreeMap<_, _> = self.catalog.relations.iter().map(stats).collect();
@@ -738,6 +731,11 @@ impl Stats {
             self.bytes += batch.map_or(0, View::heap_bytes);
         });
     }
+}
+
+/// Where the shared arrangements of a relation are among all.
+fn arranged(relation: RelationId) -> Range<(RelationId, Vec<usize>)> {
+    (relation, Vec::new())..(RelationId(relation.0 + 1), Vec::new())
 }
 
 fn info(plan: &Plan, local: usize, id: RelationId) -> Arc<RelationInfo> {

@@ -11,6 +11,7 @@ use differential_dataflow::trace::TraceReader;
 use serde::Serialize;
 
 use crate::engine::Engine;
+use crate::trace::view::views;
 use crate::trace::{Agent, View};
 
 /// Rows that are looked at to tell how many different values a column has.
@@ -56,8 +57,7 @@ fn count(agent: &Agent<u64>, of: impl Fn(&View<u64>) -> usize) -> usize {
 
 /// Rows at random, or all if they are few; the same ones each time.
 fn sample(agent: &Agent<u64>) -> Vec<Vec<Word>> {
-    let mut views = Vec::new();
-    agent.map_spans(|span| views.extend(span.inner.clone()));
+    let views = views(agent);
     let total: usize = views.iter().map(|view| view.trie().keys()).sum();
     let row = |mut at: usize| {
         let view = views.iter().find(|view| {

@@ -203,10 +203,10 @@ fn runaway_recursion_tells_where_it_is_and_leaves_with_its_readers() {
             assert!(all.engine.module_finished("runaway") < all.engine.module_touched("runaway"));
             assert!(all.engine.figures("runaway").is_some_and(|figures| figures.bytes > 0));
 
-            assert!(all.engine.interrupt(worker, 6, "runaway", 0).is_empty(), "another one of that name");
-            let gone = all.engine.interrupt(worker, 6, "runaway", 1);
+            assert!(all.engine.interrupt(worker, "runaway", 0).is_empty(), "another one of that name");
+            let gone = all.engine.interrupt(worker, "runaway", 1);
             assert_eq!(gone.iter().map(|info| &info.name[..]).collect::<Vec<_>>(), ["reader", "runaway"]);
-            assert!(all.engine.interrupt(worker, 6, "runaway", 1).is_empty(), "it is gone");
+            assert!(all.engine.interrupt(worker, "runaway", 1).is_empty(), "it is gone");
             assert!(all.engine.relation("n").is_none() && all.engine.figures("reader").is_none());
             assert_eq!(worker.installed_dataflows().len(), before);
             all.engine.advance(6);
@@ -215,7 +215,7 @@ fn runaway_recursion_tells_where_it_is_and_leaves_with_its_readers() {
             all.engine.register(worker, 10, &runaway()).expect("a valid plan");
             all.engine.advance(10);
             all.others_go_on(worker, 11);
-            assert_eq!(all.engine.interrupt(worker, 12, "runaway", 10).len(), 1);
+            assert_eq!(all.engine.interrupt(worker, "runaway", 10).len(), 1);
         });
     }
 }
@@ -282,7 +282,7 @@ fn panic_in_an_expression_stays_in_its_program() {
             assert!(!all.finished(bad, 2), "half of a result would be seen");
             let failure = all.engine.figures("fault:expression").and_then(|figures| figures.failure);
             noted.lock().expect("not poisoned").extend(failure);
-            assert_eq!(all.engine.interrupt(worker, 6, "fault:expression", 1).len(), 1);
+            assert_eq!(all.engine.interrupt(worker, "fault:expression", 1).len(), 1);
             assert_eq!(worker.installed_dataflows().len(), before);
             all.engine.advance(6);
             (7..10).for_each(|time| all.others_go_on(worker, time));

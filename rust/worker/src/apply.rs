@@ -24,6 +24,7 @@ use crate::keys::Verdict;
 use crate::member::{Done, Member, Own, OwnTransaction, Pending, Visible, learn};
 use crate::metrics::Phase;
 use crate::process::{ColumnView, Event, ModuleView, RelationView};
+use crate::subscriptions::unregistered;
 
 /// What became of a transaction, as every worker finds out for itself.
 enum Fate {
@@ -133,8 +134,7 @@ impl Member {
             Fate::Gone => {
                 let gone = changes.iter().find(|change| !self.catalog.contains(change.relation.id));
                 let name = gone.map_or("", |change| &change.relation.name);
-                return net
-                    .error(&caller, &ErrorBody::not_found(format!("relation {name:?} was unregistered")));
+                return net.error(&caller, &unregistered(name));
             }
         };
         let mut relations = Vec::new();
@@ -314,8 +314,7 @@ impl Member {
         if matches!(error, EngineError::Stale(_)) && attempts < self.tunables.replans {
             return self.plan(ticket, caller, program, name, limits, attempts + 1, net);
         }
-        net.error(&caller, &body(error));
-        net.resume(caller.connection, ticket);
+        net.refuse(&caller, ticket, &body(error));
     }
 
     fn uninstall(
@@ -344,8 +343,7 @@ impl Member {
             }
             Err(error) if origin == self.index() => {
                 if let Some(Pending::Unregister { caller }) = self.pending.remove(&ticket) {
-                    net.error(&caller, &body(&error));
-                    net.resume(caller.connection, ticket);
+                    net.refuse(&caller, ticket, &body(&error));
                 }
             }
             Err(_) => {}
@@ -362,9 +360,8 @@ impl Member {
         self.subscriptions.end_relation(relation, why, net);
         self.pending.retain(|_, pending| match pending {
             Pending::Read(read) if read.relation.id == relation => {
-                let unregistered =
-                    || ErrorBody::not_found(format!("relation {:?} was unregistered", read.relation.name));
-                net.error(&read.caller, &why.cloned().unwrap_or_else(unregistered));
+                let error = why.cloned().unwrap_or_else(|| unregistered(&read.relation.name));
+                net.error(&read.caller, &error);
                 false
             }
             _ => true,
@@ -413,7 +410,7 @@ impl Member {
             if let Some(session) = net.session(caller.connection) {
                 session.subs.remove(&sub);
             }
-            return net.error(&caller, &ErrorBody::not_found(format!("relation {name:?} was unregistered")));
+            return net.error(&caller, &unregistered(&name));
         };
         let columns = subscription.relation.columns.as_slice();
         let resync = subscription.resync;
@@ -427,8 +424,7 @@ impl Member {
         match self.pending.get_mut(&ticket) {
             Some(Pending::Read(read)) if known => read.begin(time),
             Some(Pending::Read(read)) => {
-                let message = format!("relation {:?} was unregistered", read.relation.name);
-                net.error(&read.caller, &ErrorBody::not_found(message));
+                net.error(&read.caller, &unregistered(&read.relation.name));
                 self.pending.remove(&ticket);
             }
             _ if known => self.subscriptions.begin_again(ticket, time),

@@ -409,6 +409,12 @@ impl Connections {
         self.reply(caller, Payload::Bytes(reply::error(caller.encoding, &caller.id, error)));
     }
 
+    /// Answers a request that held up its connection with an error, and goes on with the next one.
+    pub(crate) fn refuse(&mut self, caller: &Caller, ticket: Ticket, error: &ErrorBody) {
+        self.error(caller, error);
+        self.resume(caller.connection, ticket);
+    }
+
     /// Answers with an encoded reply; nobody is told if the connection is gone.
     pub(crate) fn reply(&mut self, caller: &Caller, payload: Payload) {
         let id = caller.connection;

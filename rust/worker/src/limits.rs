@@ -248,7 +248,7 @@ impl Member {
         why: &Interruption,
         net: &mut Connections,
     ) -> Vec<String> {
-        let gone = self.engine.interrupt(&mut self.worker, time, module, since);
+        let gone = self.engine.interrupt(&mut self.worker, module, since);
         for info in &gone {
             let error = why.error(module, &info.name);
             let version = self.catalog.remove(&info.relations);
@@ -284,8 +284,7 @@ impl Member {
             if origin == self.index()
                 && let Some(Pending::Cancel { caller }) = self.pending.remove(&ticket)
             {
-                net.error(&caller, &ErrorBody::not_found(format!("no module {name:?}")));
-                net.resume(caller.connection, ticket);
+                net.refuse(&caller, ticket, &ErrorBody::not_found(format!("no module {name:?}")));
             }
             return;
         };

@@ -272,8 +272,8 @@ impl Member {
         if self.process.ask(event) {
             self.pending.insert(ticket, Pending::Register { caller, program, name, limits, attempts });
         } else {
-            net.error(&caller, &ErrorBody::new(ErrorCode::Busy, "too many programs wait to be planned"));
-            net.resume(caller.connection, ticket);
+            let error = ErrorBody::new(ErrorCode::Busy, "too many programs wait to be planned");
+            net.refuse(&caller, ticket, &error);
         }
     }
 

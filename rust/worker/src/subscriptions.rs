@@ -293,8 +293,7 @@ impl Subscriptions {
         }
         for ticket in tickets {
             let name = self.all.get(&ticket).map_or_else(String::new, |s| s.relation.name.clone());
-            let unregistered = || ErrorBody::not_found(format!("relation {name:?} was unregistered"));
-            self.end(ticket, net, &why.cloned().unwrap_or_else(unregistered));
+            self.end(ticket, net, &why.cloned().unwrap_or_else(|| unregistered(&name)));
         }
     }
 
@@ -498,4 +497,9 @@ impl Shared {
     fn send(self, net: &mut Connections) {
         self.parcels.into_iter().for_each(|(parcel, to)| net.push_rows(parcel, to));
     }
+}
+
+/// What those who still want something of a relation that is gone are told.
+pub(crate) fn unregistered(relation: &str) -> ErrorBody {
+    ErrorBody::not_found(format!("relation {relation:?} was unregistered"))
 }

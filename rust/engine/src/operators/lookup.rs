@@ -386,6 +386,12 @@ impl Moment {
     }
 }
 
+/// Emits a container, and puts an empty one in its place.
+fn hand_on(output: &mut Updates<u64>, full: usize, emit: &mut dyn FnMut(&mut Updates<u64>)) {
+    let empty = Updates::with_capacity(output.width(), full);
+    emit(&mut std::mem::replace(output, empty));
+}
+
 struct Work {
     lookup: Rc<Lookup>,
     sought: Sought,
@@ -460,19 +466,13 @@ impl Work {
                 (piece.found, piece.value) = (0, None);
             }
             if self.output.len() >= full {
-                self.flush(full, emit);
+                hand_on(&mut self.output, full, emit);
             }
         }
         if !self.output.is_empty() {
-            self.flush(full, emit);
+            hand_on(&mut self.output, full, emit);
         }
         piece.row == piece.rows.len()
-    }
-
-    fn flush(&mut self, full: usize, emit: &mut dyn FnMut(&mut Updates<u64>)) {
-        let width = self.lookup.width();
-        let mut rows = std::mem::replace(&mut self.output, Updates::with_capacity(width, full));
-        emit(&mut rows);
     }
 
     /// The row as it is, without its state where nobody needs it any more.
@@ -548,9 +548,7 @@ impl Work {
                 }
                 self.output.end_row(moment.time, diff * copies);
                 if self.output.len() >= full {
-                    let width = lookup.width();
-                    let mut rows = std::mem::replace(&mut self.output, Updates::with_capacity(width, full));
-                    emit(&mut rows);
+                    hand_on(&mut self.output, full, emit);
                 }
             }
             piece.found += 1;

@@ -191,8 +191,7 @@ impl Stage {
                 let later = self.waiting.entry(time).or_insert_with(|| Updates::new(row.len()));
                 later.push(row, time, diff);
             } else {
-                self.sorter.write(row, &mut self.key);
-                self.ranked.change(&self.key, diff);
+                self.change(row, diff);
             }
         }
     }
@@ -222,9 +221,13 @@ impl Stage {
 
     fn apply(&mut self, updates: &Updates<u64>) {
         for index in 0..updates.len() {
-            self.sorter.write(updates.row(index), &mut self.key);
-            self.ranked.change(&self.key, updates.diff(index));
+            self.change(updates.row(index), updates.diff(index));
         }
+    }
+
+    fn change(&mut self, row: &[Word], diff: Diff) {
+        self.sorter.write(row, &mut self.key);
+        self.ranked.change(&self.key, diff);
     }
 
     fn tell(&mut self, tell: &mut impl FnMut(u64, &mut Updates<u64>)) {

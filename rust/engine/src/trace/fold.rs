@@ -16,7 +16,7 @@ use timely::progress::frontier::AntichainRef;
 use super::batch::{BatchBuilder, RowBatch};
 use super::batcher::Ladder;
 use super::cursors::Cursors;
-use super::view::{Agent, View};
+use super::view::{Agent, View, views};
 use crate::budget::Kind;
 use crate::container::sort::consolidate;
 use crate::container::{Diff, Updates};
@@ -41,9 +41,7 @@ impl Prior {
         let mut upper = Antichain::new();
         agent.read_upper(&mut upper);
         agent.set_logical_compaction(upper.borrow());
-        let mut views = Vec::new();
-        agent.map_spans(|span| views.extend(span.inner.clone()));
-        views
+        views(agent)
     }
 }
 

@@ -242,3 +242,10 @@ impl<T: EngineTime> TraceReader for Reader<T> {
         }
     }
 }
+
+/// All batches of a trace, whatever their times.
+pub(crate) fn views<T: EngineTime>(agent: &Agent<T>) -> Vec<View<T>> {
+    let mut views = Vec::new();
+    agent.map_spans(|span| views.extend(span.inner.clone()));
+    views
+}
