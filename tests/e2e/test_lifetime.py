@@ -16,6 +16,17 @@ from .wire import Closed, Refused, Wire
 FEW = [(1, 2), (2, 1)]
 
 
+def test_a_process_on_its_own_says_that_it_listens_once_it_serves() -> None:
+    process = Process(["--listen", "127.0.0.1:0", "-w", "4"], {"DATAFLOW_SERVE_LOG": "info"})
+    try:
+        with Wire(process.wait_listening()) as client:
+            assert client.call("status")["relations"] == []
+    finally:
+        process.kill()
+    said = [line for line in process.output if "listening on" in line or "is formed" in line]
+    assert len(said) == 2 and "listening on" in said[1], said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
 def test_a_signal_to_any_process_stops_the_cluster(shape: tuple[int, int], number: int) -> None:

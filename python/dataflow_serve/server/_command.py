@@ -177,16 +177,31 @@ async def _run(settings: Settings, read_settings: Callable[[], Settings]) -> boo
         host, port = cluster.address
         if settings.is_readable():
             _log.warning("tokens and data cross the network readable: tls_certificate would encrypt them")
-        click.echo(f"listening on {host}:{port}")
+        announce = _Announcement(f"listening on {host}:{port}")
+        if settings.processes > 1:
+            # Its clients are told which of the others it waits for.
+            announce()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, signals, cluster)
             nursery.start_soon(_reload_on_signal, wishes, cluster, read_settings)
             nursery.start_soon(watch_certificate, cluster, settings)
-            ended = await outcome.acapture(run_process, cluster, sources)
+            ended = await outcome.acapture(run_process, cluster, sources, on_formed=announce)
             nursery.cancel_scope.cancel()
         # Out here, a failure isn't wrapped in the nursery's group.
         together: bool = ended.unwrap()
         return together
+
+
+class _Announcement:
+    """Says, once, that clients are welcome: whoever waits for it may send requests."""
+
+    def __init__(self, line: str) -> None:
+        self._line: str | None = line
+
+    def __call__(self) -> None:
+        if self._line is not None:
+            click.echo(self._line)
+            self._line = None
 
 
 async def _reload_on_signal(wishes: Any, cluster: Cluster, read_settings: Callable[[], Settings]) -> None:
