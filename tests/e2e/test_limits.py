@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,14 +45,10 @@ NO_LIMITS = {"iterations": 0, "rows": 0, "bytes": 0, "lag_millis": 0}
 class Neighbour:
     """A client with a query of its own; it must be served whatever the others do."""
 
-    _number = itertools.count()
-
     def __init__(self, client: Wire) -> None:
         self.client = client
-        # Another program each time: that one is computed isn't noted at once, so it may be suspected of what
-        # happens right after it came, but never twice.
         client.register(
-            f".decl mine(x: number)\n.input mine\n.decl number(x: number)\nnumber({next(self._number)}).\n"
+            ".decl mine(x: number)\n.input mine\n"
             ".decl next(x: number)\nnext(x + 1) :- mine(x).\n.output next",
             "neighbour",
         )
@@ -65,6 +60,12 @@ class Neighbour:
         self.rows += 1
         time = self.client.insert("mine", [self.rows], wait="visible")
         assert self.subscription.until(time)[(self.rows + 1,)] == 1
+
+    def is_computed(self, cluster: Cluster) -> None:
+        """Every process knows that the program has been computed: it isn't suspected of what comes now."""
+        for process in range(cluster.processes):
+            for relation in ("mine", "next"):
+                cluster.open(process=process).read(relation)
 
 
 def status_of(client: Wire, module: str) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def test_cross_join_is_ended_at_its_limit_and_its_memory_comes_back(cluster: Clu
     neighbour = Neighbour(other)
     most = {"rows": 1_000_000, "bytes": 24_000_000}[limit]
     before, used = counters(mine), []
-    for _ in range(4):
+    for _ in range(8):
         mine.call("register", program=PAIRS, name="pairs", limits={**NO_LIMITS, limit: most})
         subscription = mine.subscribe("pair")
         # 36 million pairs, on one worker.
@@ -147,7 +148,8 @@ def test_cross_join_is_ended_at_its_limit_and_its_memory_comes_back(cluster: Clu
         neighbour.is_served()
         assert counters(mine) == before
         used.append(memory(cluster))
-    assert used[-1] < used[0] + 32 * 2**20, used
+    # How far it gets past its limit varies, and so does what the allocator keeps for the next one.
+    assert used[-1] < used[0] + 64 * 2**20, used
 
 
 def test_join_that_rejects_everything_holds_nobody_up(cluster: Cluster) -> None:
@@ -271,6 +273,7 @@ def test_a_program_over_which_the_cluster_fell_twice_is_not_built_again(faulty: 
     client = faulty.open(process=-1)
     for _ in range(2):
         neighbour = Neighbour(client)
+        neighbour.is_computed(faulty)
         with contextlib.suppress(Refused, Closed):
             # With luck it is answered before it is computed.
             faulty.open().register(CRASHING, "fault:operator")

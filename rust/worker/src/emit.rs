@@ -110,6 +110,7 @@ impl Member {
                 read.finish(net, max_message_bytes);
             }
         }
+        self.note_computed();
         self.watch();
         self.subscriptions.catch_up(net, &self.tunables);
         for (relation, ranking) in self.subscriptions.take_given_up() {

@@ -5,7 +5,7 @@
 //! notices something sends [`Command::Interrupt`]; where several do, the first in the order counts, and the others find
 //! the module gone. Clients come by the same way with `cancel`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use dataflow_engine::Figures;
@@ -105,8 +105,6 @@ struct Watched {
     limits: QueryLimits,
     /// The last time at which it had something to do, if that is done.
     settled: Option<Time>,
-    /// Whether it has finished its first computation.
-    computed: bool,
     /// A time it has not finished, and since when; it is behind by that long at least.
     behind: Option<(Time, Instant)>,
     /// What was last reported to the keeper.
@@ -121,6 +119,8 @@ struct Watched {
 #[derive(Default)]
 pub(crate) struct Watch {
     modules: BTreeMap<String, Watched>,
+    /// Those that haven't finished their first computation.
+    computing: BTreeSet<String>,
     looked: Option<Instant>,
     /// Those interrupted last: time, name, and what was said.
     ended: VecDeque<(Time, String, String)>,
@@ -142,17 +142,19 @@ impl Watch {
         limits: Option<QueryLimits>,
         workers: usize,
     ) {
-        let watched = self.modules.entry(name.to_owned()).or_insert_with(|| Watched {
-            since,
-            digest: digest.to_owned(),
-            keeper,
-            limits: QueryLimits::default(),
-            settled: None,
-            computed: false,
-            behind: None,
-            reported: (0, 0),
-            shares: vec![(0, 0); workers],
-            ending: false,
+        let watched = self.modules.entry(name.to_owned()).or_insert_with(|| {
+            self.computing.insert(name.to_owned());
+            Watched {
+                since,
+                digest: digest.to_owned(),
+                keeper,
+                limits: QueryLimits::default(),
+                settled: None,
+                behind: None,
+                reported: (0, 0),
+                shares: vec![(0, 0); workers],
+                ending: false,
+            }
         });
         if let Some(limits) = limits {
             watched.limits = limits;
@@ -162,6 +164,7 @@ impl Watch {
 
     /// A module is gone; its digest.
     pub(crate) fn remove(&mut self, name: &str) -> Option<String> {
+        self.computing.remove(name);
         self.modules.remove(name).map(|watched| watched.digest)
     }
 }
@@ -202,10 +205,6 @@ impl Member {
             }
             let done = finished >= touched;
             watched.settled = done.then_some(touched);
-            if finished >= watched.since && !watched.computed {
-                watched.computed = true;
-                self.process.quarantine.computed(&watched.digest);
-            }
             watched.behind = match watched.behind {
                 _ if done => None,
                 Some((time, at)) if finished < time => Some((time, at)),
@@ -229,6 +228,20 @@ impl Member {
             }
         }
         element.into_iter().for_each(|command| self.send(command));
+    }
+
+    /// Notes, each turn, which programs have been computed for the first time: from then on they aren't suspected.
+    pub(crate) fn note_computed(&mut self) {
+        let Watch { modules, computing, .. } = &mut self.watch;
+        computing.retain(|name| {
+            let Some(watched) = modules.get(name) else { return false };
+            let computed =
+                self.engine.module_finished(name).is_some_and(|finished| finished >= watched.since);
+            if computed {
+                self.process.quarantine.computed(&watched.digest);
+            }
+            !computed
+        });
     }
 
     /// Another worker's share of a module that this one keeps.
