@@ -57,7 +57,6 @@ SETTINGS: dict[str, dict[str, int]] = {
     **{f"emit {n}": {"emit_rows": n, "slice_rows": n // 4} for n in (1_024, 1 << 20)},
     "spin 50 µs": {"spin_micros": 50},
     "spin": {"spin_micros": 1 << 40},
-    "adaptive": {"adaptive": 1},
 }
 
 Counter = Synchronized  # type: ignore[type-arg]

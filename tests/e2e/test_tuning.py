@@ -40,7 +40,7 @@ def tunable(cluster: Cluster, name: str) -> list[float]:
     return found
 
 
-def test_spinning_and_adapting_change_for_all_in_the_middle_of_a_load(
+def test_spinning_and_stepping_change_for_all_in_the_middle_of_a_load(
     cluster: Cluster, clients: list[Wire]
 ) -> None:
     clients[0].register(".decl e(x: number)\n.input e\n.decl d(x: number)\nd(x + 1) :- e(x).\n.output d")
@@ -54,7 +54,7 @@ def test_spinning_and_adapting_change_for_all_in_the_middle_of_a_load(
                 under_way.append((client, client.start("transact", changes=changes)))
         # Both at once, by workers of different processes: one of them is the last word, and the same for all.
         wishes = [
-            {"spin_micros": round_number * 10 + which, "adaptive": which, "steps_per_turn": 16 + which}
+            {"spin_micros": round_number * 10 + which, "emit_rows": 900 + which, "steps_per_turn": 16 + which}
             for which in (0, 1)
         ]
         asked = [

@@ -151,9 +151,6 @@ tunables! {
     steps_per_turn = 16, 1;
     /// Microseconds of stepping after which a turn goes on to emit; looked at between steps only. Default 2,000.
     step_micros = 2_000, 1;
-    /// Whether a worker may move the three budgets above and below within a factor of 16, by what has to wait: 0 or 1.
-    /// Default 0.
-    adaptive = 0, 0;
     /// Rows of transactions that a worker sends out at one time; further transactions get the next time, so that no step of the
     /// dataflows has much more to do at once. A single transaction is never divided. Default 16,384.
     max_rows_per_time = 1 << 14, 1;

@@ -1,6 +1,6 @@
 //! The loop of a worker, its sequencer, sessions and mailboxes: the only room that sees both sockets and engine.
 //!
-//! * `run`: the loop, phase by phase; `pace`: what a turn has for each; [`config`]: every number that can be set.
+//! * `run`: the loop, phase by phase; [`config`]: every number that can be set.
 //! * `connections`: what a worker owns; `sockets`: their sockets, here or on the threads of `io`, which are told by
 //!   `dispatch` what to do; `turns`: whose turn it is.
 //! * `requests`, `apply`, `emit`: what clients ask, from the message
@@ -41,7 +41,6 @@ pub mod mail;
 mod member;
 mod mesh;
 pub mod metrics;
-mod pace;
 mod panics;
 pub mod process;
 mod quarantine;

@@ -112,17 +112,6 @@ pub(crate) enum Done {
     Tuned(Tunables),
 }
 
-/// How stepping the dataflows ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stepped {
-    /// Nothing is left to do.
-    Idle,
-    /// A time of the sequence can be applied.
-    Released,
-    /// The turn's budget was used up.
-    Unfinished,
-}
-
 /// The part of a worker that exists once the cluster is formed.
 pub(crate) struct Member {
     // Dropped in this order: what was made of the worker before the worker.
@@ -285,12 +274,14 @@ impl Member {
         true
     }
 
-    /// Steps the dataflows, within the turn's budget.
-    pub(crate) fn step(&mut self, steps: u64, budget: Duration) -> Stepped {
+    /// Steps the dataflows, within the turn's budget; whether there is more to do, or a time of the sequence to apply.
+    pub(crate) fn step(&mut self) -> bool {
+        let Tunables { steps_per_turn, step_micros, operator_micros, .. } = self.tunables;
+        let budget = Duration::from_micros(step_micros);
         let started = Instant::now();
-        let operators = Duration::from_micros(self.tunables.operator_micros);
+        let operators = Duration::from_micros(operator_micros);
         let mut active = false;
-        for _ in 0..steps {
+        for _ in 0..steps_per_turn {
             self.engine.begin_step(operators);
             let began = started.elapsed();
             self.worker.step();
@@ -310,11 +301,7 @@ impl Member {
                 "the dataflows kept the worker busy for long"
             );
         }
-        match active {
-            _ if self.sequencer.ready() => Stepped::Released,
-            true => Stepped::Unfinished,
-            false => Stepped::Idle,
-        }
+        active || self.sequencer.ready()
     }
 
     /// Steps, or parks if there is nothing to step, for `at_most`.

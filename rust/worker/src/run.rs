@@ -14,9 +14,8 @@ use crate::config::Tunables;
 use crate::connections::{Caller, Connections, Next};
 use crate::formation::Place;
 use crate::http;
-use crate::member::{Member, Stepped};
+use crate::member::Member;
 use crate::metrics::{Phase, Published, WorkerMetrics};
-use crate::pace::Pace;
 use crate::process::Process;
 
 /// How long the other processes have to agree to a shutdown.
@@ -33,9 +32,6 @@ pub(crate) struct Loop {
     /// Where the member comes from.
     place: Place,
     metrics: WorkerMetrics,
-    pace: Pace,
-    /// Requests have used up this turn's budget.
-    full: bool,
     max_message_bytes: usize,
     /// Since when no turn has found anything to do.
     idle_since: Option<Instant>,
@@ -58,8 +54,6 @@ impl Loop {
             member: None,
             place,
             metrics,
-            pace: Pace::default(),
-            full: false,
             max_message_bytes,
             idle_since: None,
             shutdown_since: None,
@@ -162,7 +156,7 @@ impl Loop {
     fn read(&mut self) -> bool {
         let tunables = self.member.as_ref().map_or_else(Tunables::default, |member| member.tunables.clone());
         let mut bytes = tunables.bytes_per_turn as usize;
-        let mut requests = self.pace.commands(&tunables);
+        let mut requests = tunables.commands_per_turn;
         let fed = self.member.as_mut().is_some_and(Member::feed);
         let mut turn = self.net.turn();
         while let Some(id) = turn.pop_front() {
@@ -179,7 +173,6 @@ impl Loop {
                 break;
             }
         }
-        self.full = requests == 0 || bytes == 0;
         turn.into_iter().for_each(|id| self.net.schedule(id));
         fed || self.net.waiting()
     }
@@ -217,11 +210,7 @@ impl Loop {
     }
 
     fn step(&mut self) -> bool {
-        let Some(member) = &mut self.member else { return false };
-        let (steps, micros) = self.pace.steps(&member.tunables);
-        let stepped = member.step(steps, Duration::from_micros(micros));
-        self.pace.turned(self.full, stepped == Stepped::Unfinished, &member.tunables);
-        stepped != Stepped::Idle
+        self.member.as_mut().is_some_and(Member::step)
     }
 
     /// What has its place in the order takes effect, one time a turn.
@@ -294,7 +283,6 @@ impl Loop {
         self.net.close_all(self.place.local(), if restart { Close::Restart } else { Close::GoingAway });
         self.metrics.subscriptions.set(0);
         self.metrics.publish(Published::default());
-        self.pace = Pace::default();
         self.net.flush();
     }
 
