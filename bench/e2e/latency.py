@@ -50,9 +50,9 @@ def echo() -> list[float]:
     return taken
 
 
-def steps(programs: int) -> tuple[list[float], float]:
+def steps(programs: int, workers: int = 2, *arguments: str) -> tuple[list[float], float]:
     """Seconds from sending a transaction to the step on the other connection; and the rows/s of a load."""
-    with server(2) as running:
+    with server(workers, *arguments) as running:
         writer, reader = Client(running.port), Client(running.port)
         for number in range(programs):
             writer.call("register", program=program(number))

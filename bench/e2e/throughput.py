@@ -62,10 +62,10 @@ def replies(stream: socket.socket, encoding: str, expected: int) -> None:
             raise RuntimeError(data)
 
 
-def run(encoding: str, batch: int) -> float:
-    """Rows a second."""
+def run(encoding: str, batch: int, workers: int = WORKERS, *arguments: str) -> float:
+    """Rows a second on a server with further ``arguments``."""
     framed = messages(encoding, batch)
-    with server(WORKERS) as running:
+    with server(workers, *arguments) as running:
         Client(running.port).call("register", program=PROGRAM)
         with socket.create_connection(("127.0.0.1", running.port)) as stream:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
