@@ -471,6 +471,36 @@ PROGRAMS: dict[str, str] = {
         .output dist
         .output odd
     """,
+    "what_is_asked": """
+        .pragma "magic-transform" "path, near, deep"
+        .decl e(x: number, y: number)
+        .input e
+        .decl ask(x: number)
+        .input ask
+        .decl path(x: number, y: number)
+        path(x, y) :- e(x, y).
+        path(x, z) :- e(x, y), path(y, z).
+        .decl near(x: number, y: number)
+        near(x, y) :- path(x, y), path(y, x).
+        .decl deep(x: number, d: number)
+        deep(x, 0) :- e(x, _).
+        deep(y, d + 1) :- deep(x, d), e(x, y), d < 4.
+        .decl from(x: number, y: number)
+        from(x, y) :- ask(x), path(x, y).
+        .decl to(x: number, y: number)
+        to(x, y) :- path(x, y), ask(y).
+        .decl around(x: number, n: number)
+        around(x, n) :- ask(x), near(x, y), n = count : { e(y, _) }.
+        .decl one(y: number)
+        one(y) :- path(1, y), !ask(y).
+        .decl levels(x: number, d: number)
+        levels(x, d) :- ask(x), deep(x, d).
+        .output from
+        .output to
+        .output around
+        .output one
+        .output levels
+    """,
     "components": """
         .comp Graph<N> {
             .decl edge(x: N, y: N)

@@ -51,7 +51,7 @@ class World:
         declared = {
             relation["name"]: relation
             for relation in reply["relations"]
-            if re.search(rf"\.decl\s+{relation['name']}\b", program)
+            if re.search(rf"\.decl\s+{re.escape(relation['name'])}\b", program)
         }
         inputs = {
             relation: make_input(description, modes.get(relation))

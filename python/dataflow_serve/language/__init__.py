@@ -11,6 +11,7 @@ from dataflow_serve.language._components import expand
 from dataflow_serve.language._composites import composites_from_json, composites_json
 from dataflow_serve.language._cursor import did_you_mean
 from dataflow_serve.language._parser import parse
+from dataflow_serve.language._strata import stratify
 from dataflow_serve.language._types import Branch, Column, Composite, Kind, Scalar, Type
 from dataflow_serve.language.ast import Program
 from dataflow_serve.language.checked import CheckedProgram
@@ -34,4 +35,5 @@ __all__ = [
     "digest_of",
     "expand",
     "parse",
+    "stratify",
 ]

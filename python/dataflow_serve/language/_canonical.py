@@ -39,6 +39,7 @@ def digest(program: ast.Program, names: Names) -> str:
     for directive in program.directives:
         if directive.kind != "printsize":
             lines.add(f".{directive.kind} {directive.relation}")
+    lines.update(f".pragma magic-transform {name}" for name in program.demanded)
     return hashlib.sha256("\n".join([_HEADER, *sorted(lines)]).encode()).hexdigest()
 
 

@@ -57,6 +57,9 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
         subsumptions=tuple(subsumptions),
         strata=stratify(names.relations, rules, subsumptions),
         directives=program.directives,
+        demanded=frozenset(
+            names.relations if "*" in program.demanded else names.relations.keys() & set(program.demanded)
+        ),
         digest=digest(whole, names),
     )
 

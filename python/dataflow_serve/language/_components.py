@@ -55,6 +55,7 @@ def expand(program: ast.Program) -> ast.Program:
         (*program.directives, *found.directives),
         (*program.clauses, *found.clauses),
         (*program.subsumptions, *found.subsumptions),
+        demanded=program.demanded,
     )
 
 

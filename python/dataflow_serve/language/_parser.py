@@ -69,6 +69,7 @@ class _Items:
     components: list[ast.Component] = field(default_factory=list)
     instances: list[ast.Instance] = field(default_factory=list)
     overrides: list[tuple[str, ast.Position]] = field(default_factory=list)
+    demanded: list[str] = field(default_factory=list)
 
     def program(self) -> ast.Program:
         return ast.Program(
@@ -79,6 +80,7 @@ class _Items:
             tuple(self.subsumptions),
             tuple(self.components),
             tuple(self.instances),
+            tuple(self.demanded),
         )
 
 
@@ -135,8 +137,10 @@ class _Parser(TermParser):
             case "input" | "output" | "printsize" as kind:
                 self._relation_directive(kind)
             case "pragma":
-                self.expect("text", expected="the name of a pragma in quotes")
-                self.take("text")
+                pragma = self.expect("text", expected="the name of a pragma in quotes")
+                value = self.take("text")
+                if value is not None and unescape(pragma) == "magic-transform":
+                    self._items.demanded += [name.strip() for name in unescape(value).split(",")]
             case "plan":
                 self._plan()
             case "comp":

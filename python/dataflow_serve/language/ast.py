@@ -310,3 +310,5 @@ class Program:
     subsumptions: tuple[Subsumption, ...] = ()
     components: tuple[Component, ...] = ()
     instances: tuple[Instance, ...] = ()
+    demanded: tuple[str, ...] = ()
+    """Relations of which no more is wanted than what rules ask for; ``*`` for all."""

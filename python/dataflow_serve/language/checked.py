@@ -214,6 +214,8 @@ class CheckedProgram:
     strata: tuple[Stratum, ...]
     """Every relation of the program, each after those it depends on."""
     directives: tuple[ast.Directive, ...]
+    demanded: frozenset[str]
+    """Relations declared here of which no more is wanted than what rules ask for."""
     digest: str
     """Equal for programs that are equal but for layout, comments and the order of clauses."""
 

@@ -20,6 +20,7 @@ from dataflow_serve.language import (
 )
 from dataflow_serve.planner._bodies import plan_body
 from dataflow_serve.planner._closing import choose, close_equivalence, subsume
+from dataflow_serve.planner._demand import restrict
 from dataflow_serve.planner._nodes import Nodes
 from dataflow_serve.planner._statistics import Statistics
 
@@ -76,7 +77,7 @@ def compile_program(
             f'module "{name}" is another program', "Unregister that one first, or choose another name."
         )
     name = name or f"m{digest[:12]}"
-    found = check(program, catalog)
+    found = restrict(check(program, catalog))
     return CompiledProgram(name, digest, plan_program(found, name, statistics), found)
 
 
