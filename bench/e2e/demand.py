@@ -1,7 +1,7 @@
 """A recursion that is asked for some rows only, worked out whole and by magic sets.
 
-A random graph of 2,000 nodes and 8,000 edges: seconds until what follows from all edges is visible, then until
-the answers to one more question are, then until an edge is gone and back; and the server's memory in the end.
+A random graph of 2,000 nodes and 8,000 edges: seconds until what follows from all edges is visible, then
+until the answers to one more question are, then until an edge is gone and back; and the server's memory.
 """
 
 import random
