@@ -89,6 +89,8 @@ def test_what_is_not_asked_for_is_not_worked_out(name: str) -> None:
     plan = compile_program(f'{PRELUDE}{PROGRAMS[name]}\n.pragma "magic-transform" "r"', Catalog()).plan
     names = [relation["name"] for relation in plan["relations"]]
     assert "r" not in names
+    rules = [(rule["line"], rule["column"], rule["text"]) for rule in plan["rules"]]
+    assert len(set(rules)) == len(rules), "each is named once, whatever became of it"
     assert any(relation.startswith("r^") for relation in names), names
 
 

@@ -35,6 +35,7 @@ class Nodes:
         self.causes: list[list[int]] = []
         """For each node those rules, by index."""
         self._rule: int | None = None
+        self._places: dict[tuple[ast.Position, str], int] = {}
         self.imports = list(program.imports.values())
         self._program = program
         self._local = {name: index for index, name in enumerate(program.relations)}
@@ -57,11 +58,10 @@ class Nodes:
         text = " ".join(clause.text.split())
         if len(text) > MAX_RULE_TEXT:
             text = f"{text[:MAX_RULE_TEXT]}…"
-        rule = {"text": text, "line": clause.at.line, "column": clause.at.column}
-        # The alternatives of a rule come one after another.
-        if not self.rules or self.rules[-1] != rule:
-            self.rules.append(rule)
-        before, self._rule = self._rule, len(self.rules) - 1
+        place = self._places.setdefault((clause.at, text), len(self.rules))
+        if place == len(self.rules):
+            self.rules.append({"text": text, "line": clause.at.line, "column": clause.at.column})
+        before, self._rule = self._rule, place
         try:
             yield
         finally:
