@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from dataflow_serve.client import Client, Framing, LengthPrefixed
+from dataflow_serve.client._session import Session
 from dataflow_serve.client._transport import StreamTransport, Transport
 from dataflow_serve.client._trio import _running
 from dataflow_serve.errors import UnavailableError
@@ -142,7 +143,7 @@ async def opened(
     """A client that has said hello, and its server. Later connections are for the test to greet."""
     network = Network(pair)
     network.greets = True
-    client = Client("df://scripted", network.dial, "secret", reconnect, ping_interval)
-    async with _running(client):
+    session = Session("df://scripted", network.dial, "secret", reconnect, ping_interval)
+    async with _running(session) as client:
         network.greets = False
         yield client, await network.pick_up(), network

@@ -108,7 +108,7 @@ async def test_a_relation_that_does_not_exist() -> None:
         with pytest.raises(NotFoundError, match="no relation knows"):
             async with db["knows"].subscribe():
                 raise AssertionError("not subscribed")
-        assert not db._subscriptions
+        assert not db._session._subscriptions
 
 
 async def test_leaving_unsubscribes_even_when_cancelled() -> None:

@@ -53,8 +53,8 @@ async def test_tcp_without_delay() -> None:
         nursery.start_soon(serve)
         async with open_client(f"df://127.0.0.1:{port}") as db:
             assert await db.ping() == 3
-            assert db._link is not None
-            stream = db._link._transport._stream  # type: ignore[attr-defined]
+            assert db._session.link is not None
+            stream = db._session.link._transport._stream  # type: ignore[attr-defined]
             assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

@@ -11,7 +11,8 @@ import trio
 import trio.testing
 
 import dataflow_serve as ds
-from dataflow_serve.client import Client, LoadProgress, Pending, open_client, open_client_on
+from dataflow_serve.client import LoadProgress, Pending, open_client, open_client_on
+from dataflow_serve.client._session import Session
 from dataflow_serve.client._trio import _running
 from dataflow_serve.errors import (
     ConnectionClosed,
@@ -65,7 +66,7 @@ NOON = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
 
 async def test_hello_opens_the_conversation() -> None:
     network = Network(trio.testing.memory_stream_pair)
-    client = Client("df://scripted", network.dial, "secret", False, float("inf"))
+    session = Session("df://scripted", network.dial, "secret", False, float("inf"))
     greetings: list[Hello] = []
 
     async def greet() -> None:
@@ -73,7 +74,7 @@ async def test_hello_opens_the_conversation() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(greet)
-        async with _running(client):
+        async with _running(session) as client:
             assert client.info.workers == 2
             assert client.connected
     assert greetings == [Hello(version=1, token="secret")]
@@ -239,7 +240,7 @@ async def test_the_outbox_holds_senders_back() -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert sent > held
             scope.cancel()
-            db._pipelined.clear()
+            db._session._pipelined.clear()
 
 
 async def test_a_cancelled_call_leaves_the_connection_usable() -> None:
@@ -431,7 +432,7 @@ async def test_an_attempt_to_connect_has_an_end(autojump_clock: trio.testing.Moc
 
 async def test_a_refused_hello_comes_out_of_open_client() -> None:
     network = Network(trio.testing.memory_stream_pair)
-    client = Client("df://scripted", network.dial, None, True, float("inf"))
+    session = Session("df://scripted", network.dial, None, True, float("inf"))
 
     async def refuse() -> None:
         server = await network.pick_up()
@@ -441,7 +442,7 @@ async def test_a_refused_hello_comes_out_of_open_client() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(refuse)
         with pytest.raises(ForbiddenError, match="a token is needed"):
-            async with _running(client):
+            async with _running(session):
                 raise AssertionError("not open")
 
 

@@ -17,9 +17,10 @@ from dataflow_serve.client._link import Pending as TrioPending
 from dataflow_serve.client._order import Order
 from dataflow_serve.client._portal import Portal
 from dataflow_serve.client._progress import showing_progress
+from dataflow_serve.client._session import Wait
 from dataflow_serve.client._subscription import Slow
 from dataflow_serve.client._subscription import Subscription as TrioSubscription
-from dataflow_serve.client._trio import DEFAULT_URL, PING_INTERVAL, Client, Wait, open_client
+from dataflow_serve.client._trio import DEFAULT_URL, PING_INTERVAL, Client, open_client
 from dataflow_serve.client._view import Progress, Step
 from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel
 from dataflow_serve.dsl import Relation as NamedRelation
@@ -409,12 +410,12 @@ class BlockingClient:
     def _transact(self, changes: list[Change], key: str | None, wait: Wait) -> Transacted | BlockingPending:
         if wait is False:
             return self._send(changes, key, visible=False)
-        outcome = self._portal.call(lambda: self._client._transact(changes, key, wait))
+        outcome = self._portal.call(lambda: self._client._session.transact(changes, key, wait))
         assert isinstance(outcome, Transacted)
         return outcome
 
     def _send(self, changes: list[Change], key: str | None, *, visible: bool) -> BlockingPending:
-        send = partial(self._client._send_transaction, changes, key, visible=visible)
+        send = partial(self._client._session.send, changes, key, visible=visible)
         return BlockingPending(self._portal, self._portal.call(send))
 
 

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import datetime
-import logging
 import math
-import random
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 import trio
 
 from dataflow_serve.client import _changes, _load, _tables
-from dataflow_serve.client._connection import Connection
 from dataflow_serve.client._framing import Framing, LengthPrefixed, Lines
-from dataflow_serve.client._link import Link, Pending
+from dataflow_serve.client._link import Pending
 from dataflow_serve.client._order import Order, order_names, ordered
+from dataflow_serve.client._session import Session, Wait
 from dataflow_serve.client._subscription import Slow, Subscription, subscribe_request
 from dataflow_serve.client._transport import Address, StreamTransport, Transport
 from dataflow_serve.client._view import Progress, Step, View
 from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel, rule
 from dataflow_serve.dsl import Relation as NamedRelation
 from dataflow_serve.errors import (
-    ConnectionClosed,
-    DataflowError,
-    ForbiddenError,
-    LocalProtocolError,
-    RemoteProtocolError,
     TooLargeError,
-    UnavailableError,
-    UnsupportedError,
 )
 from dataflow_serve.protocol import (
     Advance,
@@ -46,15 +37,12 @@ from dataflow_serve.protocol import (
     Detached,
     Encoding,
     Explain,
-    Hello,
     Module,
     Ping,
     Plan,
     Pong,
     Read,
     Register,
-    ReplyBody,
-    Request,
     Row,
     Rows,
     ServerInfo,
@@ -62,8 +50,6 @@ from dataflow_serve.protocol import (
     Status,
     StatusReport,
     Stopping,
-    Subscribed,
-    Transact,
     Transacted,
     Tunables,
     Tune,
@@ -74,24 +60,8 @@ from dataflow_serve.protocol import (
 
 __all__ = ["Client", "Relation", "open_client", "open_client_on"]
 
-BodyT = TypeVar("BodyT", bound=ReplyBody)
-Dial = Callable[[trio.Nursery], Awaitable[tuple[Transport, Framing]]]
-Wait = bool | Literal["sequenced", "visible"]
-
 DEFAULT_URL = "df://127.0.0.1:6262"
 PING_INTERVAL = 30.0
-
-# A new attempt to connect waits between these, doubling; how long one attempt may take; how often it is told.
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 5.0
-ATTEMPT_SECONDS = 10.0
-TELL_SECONDS = 30.0
-
-# Pipelined transactions that are settled are dropped once there are this many, so that dropping costs little
-# each.
-FORGET_AT = 1024
-
-_log = logging.getLogger("dataflow_serve.client")
 
 
 @asynccontextmanager
@@ -120,7 +90,7 @@ async def open_client(
     """
     address = Address.parse(url, token, ssl_context)
     async with _running(
-        Client(str(address), address.dial, address.token, reconnect, ping_interval)
+        Session(str(address), address.dial, address.token, reconnect, ping_interval)
     ) as client:
         yield client
 
@@ -139,20 +109,20 @@ async def open_client_on(
         framing = LengthPrefixed() if encoding is Encoding.MESSAGEPACK else Lines()
         return StreamTransport(stream), framing
 
-    async with _running(Client("a stream", dial, None, False, ping_interval)) as client:
+    async with _running(Session("a stream", dial, None, False, ping_interval)) as client:
         yield client
 
 
 @asynccontextmanager
-async def _running(client: Client) -> AsyncIterator[Client]:
+async def _running(session: Session) -> AsyncIterator[Client]:
     # The tasks behind the client never raise, so a failure is the block's. It goes past the nursery by hand:
     # the nursery would wrap it in a group, and `except ds.IncorrectError` around the block would miss it.
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
-            await nursery.start(client._run)
-            yield client
-            await client._settle()
+            await nursery.start(session.run)
+            yield Client(session)
+            await session.settle()
         except trio.Cancelled:
             raise
         except BaseException as error:
@@ -171,29 +141,21 @@ class Client:
 
     Any number of tasks may use it at once. Made by `open_client`.
 
-    Attributes:
-        url: Where the server is.
-        info: What the server said about itself when the connection was last made.
     """
 
-    info: ServerInfo
+    def __init__(self, session: Session) -> None:
+        """A client of a session that `open_client` runs."""
+        self._session = session
 
-    def __init__(
-        self, url: str, dial: Dial, token: str | None, reconnect: bool, ping_interval: float
-    ) -> None:
-        """Describe a client; `open_client` runs it."""
-        self.url = url
-        self._dial = dial
-        self._token = token
-        self._reconnect = reconnect
-        self._ping_interval = ping_interval
-        self._link: Link | None = None
-        self._closed: DataflowError | None = None
-        self._changed = trio.Event()
-        self._scope = trio.CancelScope()
-        self._subscriptions: set[Subscription[Any]] = set()
-        self._pipelined: set[Pending[Transacted]] = set()
-        self._forget_at = FORGET_AT
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self._session.url
+
+    @property
+    def info(self) -> ServerInfo:
+        """What the server said about itself when the connection was last made."""
+        return self._session.info
 
     # --- what a program does --------------------------------------------------------------------------------
 
@@ -217,7 +179,7 @@ class Client:
             IncorrectError: an error in the text, with line and column.
             ConflictError: ``name`` belongs to another program, or a relation is declared otherwise already.
         """
-        return await self._ask(Register(str(program), name, limits), Module)
+        return await self._session.ask(Register(str(program), name, limits), Module)
 
     rel = staticmethod(rel)
 
@@ -250,7 +212,7 @@ class Client:
             NotFoundError: nothing has that name.
             ConflictError: another program depends on it.
         """
-        return (await self._ask(Unregister(name), Unregistered)).time
+        return (await self._session.ask(Unregister(name), Unregistered)).time
 
     async def cancel(self, name: str) -> Cancelled:
         """End a module and all that depend on it, whatever they are doing; where its recursion was.
@@ -260,7 +222,7 @@ class Client:
         Raises:
             NotFoundError: no module has that name.
         """
-        return await self._ask(Cancel(name), Cancelled)
+        return await self._session.ask(Cancel(name), Cancelled)
 
     @overload
     async def transact(
@@ -316,7 +278,7 @@ class Client:
             IncorrectError: a row doesn't fit; nothing of the transaction takes effect.
             ConflictError: ``key`` was used for something else.
         """
-        return await self._transact(_changes.changes(changes, insert, delete), key, wait)
+        return await self._session.transact(_changes.changes(changes, insert, delete), key, wait)
 
     async def read(
         self,
@@ -338,7 +300,7 @@ class Client:
             TooLargeError: the rows don't fit one answer; ``db[relation].rows()`` fetches them in parts.
         """
         request = Read(relation, dict(where) if where else None, limit, order_names(order))
-        return await self._ask(request, Rows)
+        return await self._session.ask(request, Rows)
 
     @overload
     def subscribe(
@@ -412,18 +374,18 @@ class Client:
             order=order,
             limit=limit,
         )
-        return Subscription(self, request)
+        return Subscription(self._session, request)
 
     async def explain(self, relation: str, *, analyze: bool = False) -> Any:
         """The plan of a relation, a tree of operators; with ``analyze`` also what each holds and has done.
 
         Cancelling leaves nothing behind.
         """
-        return (await self._ask(Explain(relation, analyze or None), Plan)).plan
+        return (await self._session.ask(Explain(relation, analyze or None), Plan)).plan
 
     async def status(self) -> dict[str, Any]:
         """How the server is: workers, clients, relations, counters. Cancelling leaves nothing behind."""
-        return dict((await self._ask(Status(), StatusReport)).report)
+        return dict((await self._session.ask(Status(), StatusReport)).report)
 
     async def attach(self, name: str, source: Mapping[str, Any]) -> int:
         """Have the server read an external source; the time from which on it does.
@@ -434,7 +396,7 @@ class Client:
             IncorrectError: it isn't a source that can be read.
             ConflictError: another one has that name.
         """
-        return (await self._ask(Attach(name, source), Attached)).time
+        return (await self._session.ask(Attach(name, source), Attached)).time
 
     async def detach(self, name: str) -> Detached:
         """End an external source; waits until nothing of it takes effect any more.
@@ -444,7 +406,7 @@ class Client:
         Raises:
             NotFoundError: no source has that name.
         """
-        return await self._ask(Detach(name), Detached)
+        return await self._session.ask(Detach(name), Detached)
 
     async def advance(self, now: datetime.datetime) -> int:
         """Set the time that rules see as `now`; the logical time from which on they do.
@@ -456,15 +418,15 @@ class Client:
             ConflictError: the clock moves by itself, or shows a later time.
             ForbiddenError: this client's role doesn't allow it.
         """
-        return (await self._ask(Advance(now), Advanced)).time
+        return (await self._session.ask(Advance(now), Advanced)).time
 
     async def tune(self, **tunables: Any) -> dict[str, Any]:
         """Set tunables of all workers; those now in force. Cancelling leaves them set or not."""
-        return dict((await self._ask(Tune(tunables), Tunables)).tunables)
+        return dict((await self._session.ask(Tune(tunables), Tunables)).tunables)
 
     async def ping(self) -> int:
         """Ask for a sign of life; a time that is over. Cancelling leaves nothing behind."""
-        return (await self._ask(Ping(), Pong)).time
+        return (await self._session.ask(Ping(), Pong)).time
 
     async def shutdown(self) -> None:
         """Stop every process of the cluster. Cancelling may or may not have stopped it.
@@ -476,7 +438,7 @@ class Client:
         def agreed(_: Stopping) -> None:
             self._reconnect = False
 
-        await self._current().call(Shutdown(), Stopping, agreed)
+        await self._session.current().call(Shutdown(), Stopping, agreed)
 
     async def load(
         self,
@@ -519,7 +481,7 @@ class Client:
                 await under_way.popleft().result()
             changes = [Change(into, insert=batch.rows)]
             visible = batch.last and wait == "visible"
-            sent = await self._send_transaction(changes, None, visible=visible)
+            sent = await self._session.send(changes, None, visible=visible)
             under_way.append(sent)
             if on_batch is not None:
                 on_batch(batch.progress)
@@ -536,7 +498,7 @@ class Client:
     @property
     def connected(self) -> bool:
         """Whether there is a connection right now."""
-        return self._link is not None and self._link.reason is None
+        return self._session.connected
 
     async def wait_connected(self) -> None:
         """Wait until there is a connection. Cancelling leaves nothing behind.
@@ -544,197 +506,16 @@ class Client:
         Raises:
             ConnectionClosed: there won't be any more.
         """
-        while not self.connected:
-            if self._closed is not None:
-                raise self._over()
-            await self._changed.wait()
+        await self._session.wait_connected()
 
     async def aclose(self) -> None:
         """Close the connection; what waits on it fails. Leaving `open_client`'s block does it too."""
-        self._scope.cancel()
+        self._session.close()
         await trio.lowlevel.checkpoint()
 
     def __repr__(self) -> str:
         """Where it is connected to."""
         return f"<Client of {self.url}>"
-
-    # --- requests -------------------------------------------------------------------------------------------
-
-    async def _transact(
-        self, changes: list[Change], key: str | None, wait: Wait
-    ) -> Transacted | Pending[Transacted]:
-        if wait is False:
-            return await self._send_transaction(changes, key, visible=False)
-        request = Transact(changes, key, None if wait == "sequenced" else "visible")
-        while True:
-            try:
-                return await self._ask(request, Transacted)
-            except (ConnectionClosed, UnavailableError):
-                if key is None or self._closed is not None:
-                    raise
-                # The same key makes this the same transaction, whether or not the first one came through.
-                await self.wait_connected()
-
-    async def _send_transaction(
-        self, changes: list[Change], key: str | None, *, visible: bool
-    ) -> Pending[Transacted]:
-        request = Transact(changes, key, "visible" if visible else None)
-        pending = await self._current().send(request, Transacted)
-        self._remember(pending)
-        return pending
-
-    async def _ask(self, request: Request, kind: type[BodyT]) -> BodyT:
-        return await self._current().call(request, kind)
-
-    def _current(self) -> Link:
-        if self._link is not None and self._link.reason is None:
-            return self._link
-        if self._closed is not None:
-            raise self._over()
-        raise UnavailableError(f"not connected to {self.url} right now; connecting again", retry=True)
-
-    def _over(self) -> ConnectionClosed:
-        assert self._closed is not None
-        return ConnectionClosed(f"the client of {self.url} is closed: {self._closed.message}")
-
-    async def _settle(self) -> None:
-        """Wait for transactions that were sent without waiting. Cancelling leaves their outcome unknown."""
-        for pending in [pending for pending in self._pipelined if not pending.claimed]:
-            try:
-                await pending.result()
-            except DataflowError as error:
-                _log.warning("a transaction sent with wait=False failed, and nobody asked: %s", error)
-
-    def _remember(self, pending: Pending[Transacted]) -> None:
-        self._pipelined.add(pending)
-        if len(self._pipelined) >= self._forget_at:
-            self._pipelined = {other for other in self._pipelined if not other.done}
-            self._forget_at = max(FORGET_AT, 2 * len(self._pipelined))
-
-    # --- the host of subscriptions --------------------------------------------------------------------------
-
-    async def adopt(self, subscription: Subscription[Any]) -> Subscribed:
-        """Make a subscription's first request; see `Subscription`. Cancelling leaves nothing subscribed."""
-        self._subscriptions.add(subscription)
-        return await self._request_subscription(self._current(), subscription)
-
-    async def resume(self, subscription: Subscription[Any]) -> None:
-        """Continue a subscription that was too slow. Cancelling may leave it continued."""
-        await self.wait_connected()
-        try:
-            await self._request_subscription(self._current(), subscription)
-        except ConnectionClosed:
-            # The next connection continues it with all the others, or the end of the client ends it.
-            await self.wait_connected()
-
-    def release(self, subscription: Subscription[Any]) -> None:
-        """Forget a subscription."""
-        self._subscriptions.discard(subscription)
-
-    async def _request_subscription(self, link: Link, subscription: Subscription[Any]) -> Subscribed:
-        def opened(body: Subscribed) -> None:
-            subscription.opened(link, body)
-
-        return await link.call(subscription.request(), Subscribed, opened)
-
-    # --- staying connected ----------------------------------------------------------------------------------
-
-    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Keep a connection up until the client is closed or there is no point in going on.
-
-        Raises what the first attempt failed with; cancelling closes the client.
-        """
-        reason: DataflowError = ConnectionClosed("closed by this program")
-        try:
-            with self._scope:
-                came_up, failure = await self._converse(task_status.started)
-                if not came_up:
-                    raise failure
-                while self._reconnect and _worth_retrying(failure):
-                    _log.warning("lost %s (%s); connecting again", self.url, failure.message)
-                    failure = await self._converse_again()
-                reason = failure
-        finally:
-            self._close(reason)
-
-    async def _converse_again(self) -> DataflowError:
-        """Try until a connection comes up, and why that one was lost. Cancelling leaves no connection."""
-        pause, told = FIRST_PAUSE, trio.current_time()
-        while True:
-            await trio.sleep(pause * random.uniform(0.5, 1.0))
-            came_up, failure = await self._converse(lambda: _log.info("connected to %s again", self.url))
-            if came_up or not _worth_retrying(failure):
-                return failure
-            if trio.current_time() >= told + TELL_SECONDS:
-                told = trio.current_time()
-                _log.warning("still not connected: %s", failure.message)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    async def _converse(self, came_up: Callable[[], object]) -> tuple[bool, DataflowError]:
-        """One connection from dialling to its loss: whether it came up, and why it ended.
-
-        Cancelling closes it.
-        """
-        up = False
-        async with trio.open_nursery() as nursery:
-            try:
-                with trio.fail_after(ATTEMPT_SECONDS):
-                    transport, framing = await self._dial(nursery)
-                    link = Link(Connection(framing), transport)
-                    nursery.start_soon(link.run, self._ping_interval)
-                    self.info = await link.call(Hello(token=self._token), ServerInfo)
-                await self._restore(link)
-                up = True
-                self._connected(link)
-                came_up()
-                await link.lost.wait()
-                assert link.reason is not None
-                failure = link.reason
-            except trio.TooSlowError:
-                failure = UnavailableError(f"{self.url} gave no answer in {ATTEMPT_SECONDS:g} s", retry=True)
-            except DataflowError as error:
-                failure = error
-            finally:
-                self._disconnected()
-                nursery.cancel_scope.cancel()
-        return up, failure
-
-    async def _restore(self, link: Link) -> None:
-        """Continue all subscriptions on a new connection. Cancelling leaves some not continued."""
-        for subscription in list(self._subscriptions):
-            try:
-                await self._request_subscription(link, subscription)
-            except ConnectionClosed:
-                raise
-            except DataflowError as error:
-                subscription.fail(error)
-
-    def _connected(self, link: Link) -> None:
-        self._link = link
-        self._announce()
-
-    def _disconnected(self) -> None:
-        self._link = None
-        for subscription in self._subscriptions:
-            subscription.disconnected()
-
-    def _close(self, reason: DataflowError) -> None:
-        self._closed = reason
-        for subscription in self._subscriptions:
-            text = f"the subscription of {subscription.relation} ended: {reason.message}"
-            subscription.fail(ConnectionClosed(text) if isinstance(reason, ConnectionClosed) else reason)
-        self._announce()
-
-    def _announce(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-
-def _worth_retrying(failure: DataflowError) -> bool:
-    """Whether another connection could fare better than the one that ended with ``failure``."""
-    return not isinstance(
-        failure, ForbiddenError | UnsupportedError | RemoteProtocolError | LocalProtocolError
-    )
 
 
 class Relation:
