@@ -101,6 +101,12 @@ def test_what_is_needed_as_a_whole_stays(name: str) -> None:
     assert [each["name"] for each in plan["relations"]] == ["e", "ask", "r", "q"]
 
 
+def test_what_no_other_relation_reads_is_there_to_be_seen() -> None:
+    program = f'{PRELUDE}{LEFT}q(1, y) :- r(1, y).\n.pragma "magic-transform" "*"'.replace(".output q", "")
+    names = [each["name"] for each in compile_program(program, Catalog()).plan["relations"]]
+    assert names == ["e", "ask", "q", "r^bf asked", "r^bf"]
+
+
 def test_no_relation_comes_to_depend_on_its_own_negation() -> None:
     program = f"""{PRELUDE}{RIGHT}
         .decl z(x: number)

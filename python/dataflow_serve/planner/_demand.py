@@ -49,15 +49,22 @@ def restrict(program: CheckedProgram) -> CheckedProgram:
 
 
 def _candidates(program: CheckedProgram) -> Iterator[str]:
-    """Demanded relations of nothing but rules, that nobody outside of the program is to see."""
+    """Demanded relations of nothing but rules, which only rules of other relations read."""
     seen = {directive.relation for directive in program.directives}
     subsumed = {each.relation for each in program.subsumptions}
     derived = {head.relation for rule in program.rules for head in rule.heads}
+    read = {
+        literal.relation
+        for rule in program.rules
+        for literal in rule.body
+        if isinstance(literal, checked.AtomLiteral)
+        and any(head.relation != literal.relation for head in rule.heads)
+    }
     for name, relation in program.relations.items():
         special = relation.input or relation.output or relation.equivalence or relation.choice is not None
         plain = not special and relation.mode == "set" and relation.columns
         known = name in seen or name in subsumed or name in program.facts
-        if plain and not known and name in program.demanded and name in derived:
+        if plain and not known and name in program.demanded and name in derived & read:
             yield name
 
 
