@@ -195,6 +195,41 @@ def test_operators_of_a_rule(rule: str, relation: str, tree: list[str]) -> None:
                 "        get s",
             ],
         ),
+        # Of the rows from which the rule has the outer variables: the groups are all there is, whatever the
+        # order and the names. Running totals are kept together, others are not.
+        (
+            "p2(x, n) :- e(x, _), n = count : { e(x, _) }.",
+            "p2",
+            [
+                "reduce count for each e.x",
+                "  map to (e.x)",
+                "    get e",
+            ],
+        ),
+        (
+            "p2(n + m, b) :- big(_, b, c), c > 3, n = sum x + d : { big(x, b, d), d > 3 }, "
+            "m = count : { big(_, b, d), d > 3 }.",
+            "p2",
+            [
+                "map to ((sum big.a + big.c) + (count), big.b)",
+                "  reduce sum big.a + big.c, count for each big.b",
+                "    map where big.c > 3; to (big.b, big.a + big.c)",
+                "      get big",
+            ],
+        ),
+        (
+            "p2(n, m) :- e(x, _), n = count : { e(x, _) }, m = max y : { e(x, y) }.",
+            "p2",
+            [
+                "map to ((count), (max e.y))",
+                "  join e.x = e.x; to (e.x, (count), (max e.y))",
+                "    reduce count for each e.x",
+                "      map to (e.x)",
+                "        get e",
+                "    reduce max e.y for each e.x",
+                "      get e",
+            ],
+        ),
         # Without outer variables a max needs nothing beside it, a sum has a zero.
         ("p(n) :- n = max y : { e(_, y) }.", "p", ["reduce max e.y", "  map to (e.y)", "    get e"]),
         (

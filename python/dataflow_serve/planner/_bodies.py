@@ -37,6 +37,7 @@ from dataflow_serve.planner._flatten import (
     names_of_range,
     outer_names,
 )
+from dataflow_serve.planner._groups import add_to_groups, is_total
 from dataflow_serve.planner._nodes import Nodes
 from dataflow_serve.planner._rows import Rows
 from dataflow_serve.planner._statistics import Atom, join_order
@@ -58,7 +59,12 @@ class Planned:
 
 
 def plan_body(
-    nodes: Nodes, literals: Sequence[Literal], wanted: Sequence[Term], start: Rows | None = None
+    nodes: Nodes,
+    literals: Sequence[Literal],
+    wanted: Sequence[Term],
+    start: Rows | None = None,
+    *,
+    as_set: bool = False,
 ) -> Planned:
     """Plan a conjunction.
 
@@ -67,12 +73,13 @@ def plan_body(
         literals: The conjunction.
         wanted: Terms that are asked of it.
         start: Rows whose variables are bound from the beginning.
+        as_set: Whether it doesn't matter how often a row comes about.
 
     Raises:
         UnsupportedError: an aggregate that needs values which a recursion is still producing.
     """
     flat = flatten(literals, wanted, start.env if start else ())
-    return Planned(_Body(nodes, literals, flat, start).run(), flat.wanted)
+    return Planned(_Body(nodes, literals, flat, start, as_set).run(), flat.wanted)
 
 
 @dataclass(slots=True)
@@ -90,9 +97,15 @@ class _Source:
 
 class _Body:
     def __init__(
-        self, nodes: Nodes, literals: Sequence[Literal], flat: Flattened, start: Rows | None
+        self,
+        nodes: Nodes,
+        literals: Sequence[Literal],
+        flat: Flattened,
+        start: Rows | None,
+        as_set: bool,
     ) -> None:
         self._nodes = nodes
+        self._as_set = as_set
         self._literals = literals
         self._flat = flat
         self._rows = start
@@ -428,6 +441,9 @@ class _Body:
             self._rows = Rows(nodes, reduced, {result.name: ex.Col(0)})
             return
         left, mine = rows.only(needed & rows.env.keys())
+        if self._as_set and (groups := add_to_groups(nodes, left, mine, aggregate, reduced)):
+            self._rows = groups
+            return
         width = nodes.width[left]
         project: list[ex.Expr] = [ex.Col(column) for column in range(width)]
         keys = [mine.column(name) for name in outer]
@@ -466,7 +482,7 @@ class _Body:
             env: dict[str, ex.Expr] = {name: ex.Col(place) for place, name in enumerate(names)}
             source = self._plan((), [*outer, *target], Rows(self._nodes, united, env)).node()
         column = len(outer) if target else None
-        return self._nodes.reduce(source, key, aggregate.func, column)
+        return self._nodes.reduce(source, key, (aggregate.func, column), totals=is_total(aggregate))
 
     def _plan(self, body: Sequence[Literal], wanted: Sequence[Term], start: Rows | None) -> Planned:
         # Each alternative closes its own filters over the start's rows, so each gets its own.

@@ -50,7 +50,7 @@ def choose(nodes: Nodes, relation: Relation, source: int) -> int:
     for place in others:
         if len(others) == 1:
             return _extreme(nodes, source, key, "min", place)
-        least = nodes.reduce(source, key, "min", place)
+        least = nodes.reduce(source, key, ("min", place))
         columns: list[ex.Expr] = [ex.Col(column) for column in places]
         source = nodes.join(source, least, [*key, place], list(range(len(key) + 1)), [], columns)
     return source
@@ -93,7 +93,7 @@ def subsume(nodes: Nodes, relation: Relation, subsumptions: Sequence[Subsumption
 
 def _extreme(nodes: Nodes, source: int, key: Sequence[int], func: str, place: int) -> int:
     """For each value of the other columns, the row with the least or greatest value in one."""
-    reduced = nodes.reduce(source, key, func, place)
+    reduced = nodes.reduce(source, key, (func, place))
     columns = [*key, place]
     return nodes.map(reduced, [], [ex.Col(columns.index(column)) for column in range(len(columns))])
 

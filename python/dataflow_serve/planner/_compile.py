@@ -171,7 +171,7 @@ def _define(
         # Planned for all heads alike, so that the relations of several heads share the body's node.
         wanted = [arg for head in rule.heads for arg in head.args]
         with nodes.made_for(rule.clause):
-            planned = plan_body(nodes, rule.body, wanted)
+            planned = plan_body(nodes, rule.body, wanted, as_set=True)
             if len(rule.heads) == 1:
                 parts[planned.node()] = None
                 continue

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from dataflow_serve.language import CLOCK, CheckedProgram, Kind, Scalar, ast
 from dataflow_serve.planner._expressions import Col, Expr, expr_json, value_json
 from dataflow_serve.planner._statistics import Statistics
 
-__all__ = ["Nodes"]
+__all__ = ["Nodes", "Reduction"]
 
 MAX_RULE_TEXT = 200
 """Characters of a rule that a plan keeps for people to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """Aggregates by key."""
+
+    source: int
+    key: tuple[int, ...]
+    aggregates: tuple[tuple[str, int | None], ...]
+    totals: bool
+    """Whether they are kept without looking at a group again."""
 
 
 class Nodes:
@@ -45,6 +57,8 @@ class Nodes:
         self._stratum: frozenset[str] = frozenset()
         self._scope = 0
         self._iterated: set[int] = set()
+        self._maps: dict[int, tuple[int, tuple[Expr, ...], tuple[Expr, ...]]] = {}
+        self._reduces: dict[int, Reduction] = {}
 
     def enter(self, relations: frozenset[str]) -> None:
         """Begin a stratum; ``relations`` are those of it if it is recursive, else none."""
@@ -118,7 +132,13 @@ class Nodes:
             return source
         key = ("map", source, tuple(filters), tuple(project))
         json = {"op": "map", "input": source, **_row_json(filters, project)}
-        return self._add(key, json, (source,), len(project))
+        node = self._add(key, json, (source,), len(project))
+        self._maps[node] = (source, tuple(filters), tuple(project))
+        return node
+
+    def as_map(self, node: int) -> tuple[int, tuple[Expr, ...], tuple[Expr, ...]]:
+        """Of which node it is a map, with which filters and projection; of itself, if it is none."""
+        return self._maps.get(node) or (node, (), tuple(map(Col, range(self.width[node]))))
 
     def range(self, source: int, over: Kind, start: Expr, stop: Expr, step: Expr | None) -> int:
         """The rows with a further column that runs through a range."""
@@ -209,15 +229,27 @@ class Nodes:
             ("distinct", source), {"op": "distinct", "input": source}, (source,), self.width[source]
         )
 
-    def reduce(self, source: int, key: Sequence[int], func: str, column: int | None) -> int:
-        """One row for each key that has rows: the key, then the aggregate."""
+    def reduce(
+        self, source: int, key: Sequence[int], *aggregates: tuple[str, int | None], totals: bool = False
+    ) -> int:
+        """One row for each key that has rows: the key, then the aggregates, each a function and its column.
+
+        With ``totals`` all of them are known to be running totals.
+        """
         json = {
             "op": "reduce",
             "input": source,
             "key": list(key),
-            "aggregates": [{"func": func, "column": column}],
+            "aggregates": [{"func": func, "column": column} for func, column in aggregates],
         }
-        return self._add(("reduce", source, tuple(key), func, column), json, (source,), len(key) + 1)
+        known = ("reduce", source, tuple(key), aggregates)
+        node = self._add(known, json, (source,), len(key) + len(aggregates))
+        self._reduces[node] = Reduction(source, tuple(key), aggregates, totals)
+        return node
+
+    def as_reduction(self, node: int) -> Reduction | None:
+        """What a node reduces, if it does."""
+        return self._reduces.get(node)
 
     def _add(self, key: Hashable, json: dict[str, Any], inputs: Sequence[int], width: int) -> int:
         node = self._known.get(key)
