@@ -380,6 +380,40 @@ def test_a_slot_that_was_left_is_taken_over_and_one_in_use_is_not(shop: Shop, cl
     shop.check()
 
 
+def test_tables_are_copied_anew_in_the_next_generation(postgres: Postgres, rng: random.Random) -> None:
+    cluster = Cluster(2, 1)
+    try:
+        client = cluster.open("msgpack")
+        shop = Shop(postgres, client, rng)
+        client.register(shop.program)
+        shop.transactions(20)
+        shop.attach()
+        shop.check()
+        # The source lives on with its process; it ends with it, and its slot is left on the server.
+        for victim in (1, 0):
+            history = client.info["history"]
+            cluster.kill_member(victim)
+            shop.transactions(10)
+            cluster.close_clients()
+            cluster.restart(victim)
+            cluster.wait_formed(history)
+            client = shop.client = cluster.open("msgpack")
+            client.register(shop.program)
+            assert (source(client, shop.name) is None) == (victim == 0)
+            if victim == 0:
+                assert f"dataflow_{shop.name}" in slots(postgres)
+                shop.attach()
+            shop.check()
+            shop.transactions(10)
+            shop.check()
+        client.call("detach", name=shop.name)
+        assert f"dataflow_{shop.name}" not in slots(postgres)
+        assert cluster.stop() == [0, 0]
+    finally:
+        cluster.kill()
+        print(cluster.report())
+
+
 @on_one_shape
 def test_a_row_that_does_not_fit_is_named_and_stops_or_is_left_out(client: Wire, postgres: Postgres) -> None:
     name = f"misfit{next(_names)}"
