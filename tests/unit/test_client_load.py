@@ -3,6 +3,7 @@
 import datetime
 import re
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_serve.client import LoadProgress
-from dataflow_serve.client._load import BATCH_CHARACTERS, Batch, FileSource, batches, open_source
+from dataflow_serve.client import LoadProgress, _load
+from dataflow_serve.client._load import (
+    BATCH_CHARACTERS,
+    LINES_AT_ONCE,
+    Batch,
+    FileSource,
+    batches,
+    open_source,
+)
 from dataflow_serve.errors import IncorrectError, LocalProtocolError
 from dataflow_serve.protocol import Column, TypeInfo
 from dataflow_serve.values import Branch, value_text
@@ -71,6 +79,57 @@ def test_a_plain_delimiter_may_be_longer(file: Path) -> None:
     assert rows_of(file, PERSON, delimiter="::", quoted=False) == [("ann", 7)]
     with pytest.raises(LocalProtocolError, match="one character"):
         rows_of(file, PERSON, delimiter="::")
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_rows_of_many_lines_are_those_of_each(file: Path, end: str) -> None:
+    count = 2 * LINES_AT_ONCE + 1
+    file.write_text("\n".join(f"{n}\tname {n}\t{n / 4}" for n in range(count)) + end)
+    columns = (Column("n", "number"), Column("s", "symbol"), Column("f", "float"))
+    found = rows_of(file, columns, delimiter="\t", quoted=False, header=False)
+    assert found == [(n, f"name {n}", n / 4) for n in range(count)]
+    rows_before: list[Any] = []
+    with file.open("a") as more:
+        more.write("\n7\tx\t1\n8\tx\n")
+    with pytest.raises(IncorrectError, match=rf", line {count + 2 + len(end)}: 2 fields, expected 3$"):
+        rows_before.extend(FileSource(file, columns, delimiter="\t", quoted=False, header=False))
+    assert rows_before[-1] == (7, "x", 1.0) and len(rows_before) == count + 1
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(
+                ["", "1", "-7", "0x1F", "1_0", " 2 ", "1e3", "9" * 19, "9" * 20, "nan", "é", "٣", "true"]
+            ),
+            min_size=1,
+            max_size=3,
+        ).map(",".join),
+        max_size=12,
+    ),
+    st.lists(st.sampled_from(["number", "float", "symbol", "unsigned", "bool"]), min_size=1, max_size=2),
+    st.sampled_from([None, False]),
+    st.integers(min_value=0, max_value=2),
+)
+def test_lines_read_together_mean_what_each_means(
+    lines: list[str], types: list[str], header: bool | None, skipped: int
+) -> None:
+    # What may be quoted is read line by line, and there is no quote in it.
+    columns = tuple(Column(kind, kind) for kind in types)
+    outcomes = []
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_load, "LINES_AT_ONCE", 3)
+        file = Path(directory) / "rows"
+        file.write_text("\n".join(lines), encoding="utf-8")
+        for quoted in (True, False):
+            rows: list[Any] = []
+            try:
+                options: Any = {"delimiter": ",", "header": header, "skip_lines": skipped}
+                rows.extend(FileSource(file, columns, quoted=quoted, **options))
+            except IncorrectError as error:
+                rows.append(str(error))
+            outcomes.append(repr(rows))
+    assert outcomes[0] == outcomes[1]
 
 
 def test_empty_lines_are_the_empty_symbol_where_that_is_all_there_is(file: Path) -> None:

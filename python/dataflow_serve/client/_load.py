@@ -44,6 +44,9 @@ BATCH_ROWS = 10_000
 BATCH_CHARACTERS = 2_000_000
 """Characters of text in one transaction, so that one with long symbols stays within what a message holds."""
 
+LINES_AT_ONCE = 4_096
+"""Lines of a file that are made into rows together."""
+
 BATCHES_UNDER_WAY = 8
 """Transactions that a load has sent and that aren't answered yet."""
 
@@ -242,6 +245,7 @@ class FileSource:
         self._blank_counts = len(columns) == 1 and columns[0].type in ("symbol", "bytes")
         self._file: io.BufferedReader | None = None
         self._size = 0
+        self._lines = 0
 
     @property
     def fraction(self) -> float | None:
@@ -266,8 +270,7 @@ class FileSource:
         # Only \n ends a line here: a lone \r may be part of a symbol.
         with io.TextIOWrapper(self._file, encoding="utf-8-sig", newline="" if self._quoted else "\n") as text:
             try:
-                lines = self._quoted_fields(text) if self._quoted else self._plain_fields(text)
-                yield from self._rows(itertools.islice(lines, self._skip_lines, None))
+                yield from self._rows(text)
             except UnicodeDecodeError as error:
                 raise IncorrectError(f"{self._path}, line {self._undecodable_line()}: not UTF-8") from error
 
@@ -282,37 +285,83 @@ class FileSource:
         except csv.Error as error:
             raise IncorrectError(f"{self._path}, line {line}: {error}") from error
 
-    def _plain_fields(self, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        for number, line in enumerate(text, 1):
+    def _plain_fields(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        for line in lines:
+            self._lines += 1
             content = line.removesuffix("\n").removesuffix("\r")
             if content or self._blank_counts:
-                yield number, content.split(self._delimiter)
+                yield self._lines, content.split(self._delimiter)
 
-    def _rows(self, lines: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
-        order: list[int] | None = None
+    def _rows(self, text: io.TextIOWrapper) -> Iterator[Row]:
+        self._lines = 0
+        lines = self._quoted_fields(text) if self._quoted else self._plain_fields(text)
+        for _ in itertools.islice(lines, self._skip_lines):
+            pass
+        places = list(range(len(self._columns)))
         if self._header is not False and (first := next(lines, None)) is not None:
             names = [column.name for column in self._columns]
             if sorted(first[1]) == sorted(names):
-                order = [first[1].index(name) for name in names]
-                order = None if order == sorted(order) else order
+                places = [first[1].index(name) for name in names]
             elif self._header is None:
-                lines = itertools.chain([first], lines)
+                yield from self._one_by_one([first], places) if self._columns else self._nullary([first])
         if not self._columns:
             yield from self._nullary(lines)
-            return
+        elif self._quoted:
+            yield from self._one_by_one(lines, places)
+        else:
+            yield from self._plain_rows(text, places)
+
+    def _plain_rows(self, text: io.TextIOWrapper, places: Sequence[int]) -> Iterator[Row]:
+        """Many lines at a time, as long as they are written in the usual way."""
+        failure: UnicodeDecodeError | None = None
+        while failure is None:
+            lines: list[str] = []
+            try:
+                lines.extend(itertools.islice(text, LINES_AT_ONCE))
+            except UnicodeDecodeError as error:
+                failure = error  # Lines before it come first.
+            if not lines:
+                break
+            if (rows := self._at_once(lines, places)) is not None:
+                self._lines += len(lines)
+                yield from rows
+            else:
+                yield from self._one_by_one(self._plain_fields(lines), places)
+        if failure is not None:
+            raise failure
+
+    def _at_once(self, lines: Sequence[str], places: Sequence[int]) -> Iterable[Row] | None:
+        """The rows of some lines, or None where it takes a look at each of them."""
+        text, delimiter, arity = "".join(lines), self._delimiter, len(places)
+        if len(delimiter) != 1 or delimiter == "\n" or "\r" in text:
+            return None
+        if not set(map(operator.methodcaller("count", delimiter), lines)) <= {arity - 1}:
+            return None
+        texts = text.removesuffix("\n").replace("\n", delimiter).split(delimiter)
+        try:
+            return zip(
+                *(
+                    _many_from_text(column)(texts[place::arity])
+                    for column, place in zip(self._columns, places, strict=True)
+                ),
+                strict=True,
+            )
+        except ValueError:
+            return None
+
+    def _one_by_one(self, lines: Iterable[tuple[int, list[str]]], places: Sequence[int]) -> Iterator[Row]:
         converters = [_from_text(column) for column in self._columns]
         arity = len(converters)
-        for line, fields in lines:
-            if len(fields) != arity:
-                raise IncorrectError(f"{self._path}, line {line}: {_count(fields)}, expected {arity}")
-            if order is not None:
-                fields = [fields[place] for place in order]
+        for line, texts in lines:
+            if len(texts) != arity:
+                raise IncorrectError(f"{self._path}, line {line}: {_count(texts)}, expected {arity}")
+            fields = [texts[place] for place in places]
             try:
                 yield tuple([convert(text) for convert, text in zip(converters, fields, strict=True)])
             except ValueError:
                 raise self._misfit(line, fields) from None
 
-    def _nullary(self, lines: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:
+    def _nullary(self, lines: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
         for line, fields in lines:
             if fields != ["()"]:
                 raise IncorrectError(f"{self._path}, line {line}: expected (), the row without columns")
@@ -415,6 +464,32 @@ _FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
     "uuid": parse_uuid,
     "bytes": parse_bytes,
 }
+
+
+def _numbers(texts: Sequence[str]) -> list[int]:
+    values = list(map(int, texts))
+    if "_" in "".join(texts) or min(values) < -(2**63) or max(values) >= 2**63:
+        raise ValueError
+    return values
+
+
+def _floats(texts: Sequence[str]) -> list[float]:
+    if "_" in "".join(texts):
+        raise ValueError
+    return list(map(float, texts))
+
+
+def _many_from_text(column: Column) -> Callable[[Sequence[str]], Sequence[Any]]:
+    """What reads many values of a column; raises `ValueError` where one isn't written in the usual way."""
+    match column.type:
+        case "number":
+            return _numbers
+        case "float":
+            return _floats
+        case "symbol":
+            return lambda texts: texts
+    read = _from_text(column)
+    return lambda texts: list(map(read, texts))
 
 
 def value_from_text(column: Column, text: str) -> Any:
