@@ -16,7 +16,7 @@ import datetime
 import enum
 import math
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias, get_args, overload
 
@@ -573,6 +573,15 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Undecoded:
+    """`Changes` whose rows are left as they were sent: ``changes`` is the field's bytes, in MessagePack."""
+
+    sub: int
+    changes: bytes
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Reached:
     """Progress: all changes of a subscription up to and including ``time`` have been sent."""
 
@@ -589,7 +598,7 @@ class Ended:
     time: int | None = None
 
 
-Message: TypeAlias = Reply | Failure | Changes | Reached | Ended
+Message: TypeAlias = Reply | Failure | Changes | Undecoded | Reached | Ended
 
 
 # --- encoding -----------------------------------------------------------------------------------------------
@@ -773,13 +782,30 @@ _ENVELOPES: Mapping[Encoding, Callable[[bytes | memoryview], _Envelope]] = {
 }
 
 
-def decode_message(payload: bytes, encoding: Encoding) -> Message:
+class _Pushed(msgspec.Struct, frozen=True):
+    """Of a pushed message what says whose it is, and its changes as they are."""
+
+    sub: int | None = None
+    changes: msgspec.Raw = _ABSENT
+    more: bool = False
+
+
+_PUSHED = msgspec.msgpack.Decoder(_Pushed)
+
+
+def decode_message(payload: bytes, encoding: Encoding, undecoded: Collection[int] = ()) -> Message:
     """Read one message of a server; fields that this version doesn't know are ignored.
+
+    Changes for the subscriptions in ``undecoded`` become `Undecoded`, if they are in MessagePack.
 
     Raises:
         RemoteProtocolError: it isn't a message of the protocol.
     """
     try:
+        if undecoded and encoding is Encoding.MESSAGEPACK:
+            pushed = _PUSHED.decode(payload)
+            if pushed.sub is not None and pushed.sub in undecoded and pushed.changes is not _ABSENT:
+                return Undecoded(pushed.sub, bytes(pushed.changes), pushed.more)
         envelope = _ENVELOPES[encoding](payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"the server sent a malformed message: {error}") from error

@@ -21,6 +21,7 @@ from dataflow_serve.client._session import Wait
 from dataflow_serve.client._subscription import Slow
 from dataflow_serve.client._subscription import Subscription as TrioSubscription
 from dataflow_serve.client._trio import DEFAULT_URL, PING_INTERVAL, Client, open_client
+from dataflow_serve.client._undecoded import fetch_undecoded
 from dataflow_serve.client._view import Progress, Step
 from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel
 from dataflow_serve.dsl import Relation as NamedRelation
@@ -406,6 +407,10 @@ class BlockingClient:
     def __repr__(self) -> str:
         """Where it is connected to."""
         return f"<BlockingClient of {self.url}>"
+
+    def _fetch_undecoded(self, relation: str, take: Callable[[bytes], object]) -> None:
+        """All rows of a relation, for what reads them itself; see `fetch_undecoded`."""
+        self._portal.call(lambda: fetch_undecoded(self._client._session.current(), relation, take))
 
     def _transact(self, changes: list[Change], key: str | None, wait: Wait) -> Transacted | BlockingPending:
         if wait is False:

@@ -33,6 +33,7 @@ from dataflow_serve.protocol import (
     Row,
     Subscribe,
     Subscribed,
+    Undecoded,
     Unsubscribe,
     decode_message,
     encode_request,
@@ -67,7 +68,7 @@ class Disconnected:
     """The server closed the connection; nothing follows."""
 
 
-Event: TypeAlias = Replied | Refused | Changes | Reached | Ended | Disconnected
+Event: TypeAlias = Replied | Refused | Changes | Undecoded | Reached | Ended | Disconnected
 
 
 class _State(enum.Enum):
@@ -95,6 +96,7 @@ class Connection:
         self._numbers = itertools.count(1)
         self._pending: dict[RequestId, Request] = {}
         self._routes: dict[int, _Route] = {}
+        self._undecoded: set[int] = set()
         self._end_of_stream = False
 
     @property
@@ -126,6 +128,10 @@ class Connection:
             self._routes[request.sub].closing = True
         self._pending[number] = request
         return number, frame
+
+    def leave_undecoded(self, sub: int) -> None:
+        """Have the changes of an open subscription left as they are sent: they come as `Undecoded`."""
+        self._undecoded.add(sub)
 
     def receive(self, data: bytes | str) -> None:
         """Take what the transport delivered; ``b""`` is the end of the stream.
@@ -163,18 +169,18 @@ class Connection:
         return Disconnected()
 
     def _interpret(self, payload: bytes, encoding: Encoding) -> Event | None:
-        match decode_message(payload, encoding):
+        match decode_message(payload, encoding, self._undecoded):
             case Reply() as reply:
                 return self._replied(reply)
             case Failure() as failure:
                 return self._refused(failure)
             case Changes() as changes:
                 return self._changed(changes)
-            case Reached() as progress:
-                return progress if self._expect(progress.sub) else None
+            case (Undecoded() | Reached()) as pushed:
+                return pushed if self._expect(pushed.sub) else None
             case Ended() as ended:
                 silenced = not self._expect(ended.sub)
-                del self._routes[ended.sub]
+                self._forget(ended.sub)
                 return None if silenced else ended
 
     def _replied(self, reply: Reply) -> Replied:
@@ -186,7 +192,7 @@ class Connection:
                     raise RemoteProtocolError(f"the server gave the number {sub} to two subscriptions")
                 self._routes[sub] = _Route(columns, row_reader(columns, reply.encoding))
             case Unsubscribe(sub=sub), _:
-                self._routes.pop(sub, None)
+                self._forget(sub)
         return Replied(number, request, body)
 
     def _refused(self, failure: Failure) -> Refused:
@@ -207,6 +213,10 @@ class Connection:
         if (read := route.read_row) is None:
             return changes
         return dataclasses.replace(changes, changes=[(read(row), diff) for row, diff in changes.changes])
+
+    def _forget(self, sub: int) -> None:
+        self._routes.pop(sub, None)
+        self._undecoded.discard(sub)
 
     def _expect(self, sub: int) -> _Route | None:
         """The route of a push, or None where nobody listens any more."""

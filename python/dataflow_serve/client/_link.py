@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import trio
 
@@ -24,11 +24,15 @@ from dataflow_serve.protocol import (
     ReplyBody,
     Request,
     Transact,
+    Undecoded,
     Unsubscribe,
     Unsubscribed,
 )
 
-__all__ = ["Link", "Listener", "Pending"]
+__all__ = ["Link", "Listener", "Pending", "Pushed"]
+
+Pushed: TypeAlias = Changes | Undecoded | Reached | Ended
+"""What a server sends for a subscription."""
 
 T = TypeVar("T", bound=ReplyBody)
 T_co = TypeVar("T_co", bound=ReplyBody, covariant=True)
@@ -48,7 +52,7 @@ class Listener(Protocol):
         """Whether it would rather not be given more now."""
         ...
 
-    def push(self, message: Changes | Reached | Ended) -> None:
+    def push(self, message: Pushed) -> None:
         """Take a message."""
         ...
 
@@ -204,9 +208,11 @@ class Link:
         """
         return await (await self.send(request, kind, taken)).result()
 
-    def listen(self, sub: int, listener: Listener) -> None:
-        """Route a subscription's messages."""
+    def listen(self, sub: int, listener: Listener, *, undecoded: bool = False) -> None:
+        """Route a subscription's messages; ``undecoded``, its changes come as `Undecoded`."""
         self._listeners[sub] = listener
+        if undecoded:
+            self._connection.leave_undecoded(sub)
 
     def silence(self, sub: int) -> None:
         """Unsubscribe without waiting: no message reaches the listener from here on."""
@@ -289,7 +295,7 @@ class Link:
                 raise error
             case Refused(id=int(number), error=error):
                 self._pending.pop(RequestId(number)).fail(lambda: error)
-            case Changes(sub=sub) | Reached(sub=sub):
+            case Changes(sub=sub) | Undecoded(sub=sub) | Reached(sub=sub):
                 self._listeners[sub].push(event)
             case Ended(sub=sub):
                 self._listeners.pop(sub).push(event)

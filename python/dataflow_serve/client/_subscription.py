@@ -10,11 +10,11 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, ca
 
 import trio
 
-from dataflow_serve.client._link import Link
+from dataflow_serve.client._link import Link, Pushed
 from dataflow_serve.client._order import Order, order_names
 from dataflow_serve.client._view import Progress, Step, StepAssembler
 from dataflow_serve.errors import BusyError, ConnectionClosed, DataflowError, LocalProtocolError
-from dataflow_serve.protocol import Changes, Column, Ended, Reached, Subscribe, Subscribed, Value
+from dataflow_serve.protocol import Changes, Column, Ended, Reached, Subscribe, Subscribed, Undecoded, Value
 
 __all__ = ["Slow", "Subscription"]
 
@@ -215,9 +215,11 @@ class Subscription(Generic[ItemT]):
         """Whether more waits for the consumer than should."""
         return self._buffered >= BUFFERED_CHANGES
 
-    def push(self, message: Changes | Reached | Ended) -> None:
+    def push(self, message: Pushed) -> None:
         """Take a message from the link."""
         match message:
+            case Undecoded():
+                return  # Never asked for.
             case Changes():
                 self._buffered += len(message.changes) + 1
                 if not message.more:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from dataflow_serve.client import BlockingClient, FileSource
-from dataflow_serve.client._tables import in_order
 from dataflow_serve.errors import DataflowError, IncorrectError
 from dataflow_serve.language import check, expand, parse
-from dataflow_serve.protocol import Column, Module, Row
-from dataflow_serve.run._directives import STDIN, FileFormat, Input, Output, Plan, PrintSize, plan_of
-from dataflow_serve.run._output import write_rows
+from dataflow_serve.protocol import Column, Module
+from dataflow_serve.run._directives import STDIN, Input, Output, Plan, PrintSize, plan_of
+from dataflow_serve.run._output import NewTable, print_rows, write_file
 from dataflow_serve.run._source import SourceText, read_source
 from dataflow_serve.run._staging import inputs_of
 from dataflow_serve.values import parse_instant
@@ -59,12 +57,12 @@ def run_program(
     moment = _moment(now)
     source = read_source(program, include, macros)
     plan, inputs = _plan(source, facts, output)
-    from dataflow_serve import serve
+    from dataflow_serve.server import new_table, serve
 
     with serve(workers=workers) as db:
         db.tune(now_tick_ms=0)
         db.advance(moment)
-        run_on(db, source, plan, inputs=inputs, progress=progress)
+        run_on(db, source, plan, new_table, inputs=inputs, progress=progress)
 
 
 def _moment(now: str | datetime.datetime | None) -> datetime.datetime:
@@ -96,6 +94,7 @@ def run_on(
     db: BlockingClient,
     source: SourceText,
     plan: Plan,
+    new_table: NewTable,
     *,
     inputs: str = "",
     progress: bool = False,
@@ -107,6 +106,7 @@ def run_on(
         db: The server.
         source: The program.
         plan: What to read and write.
+        new_table: Makes what holds the rows of a result.
         inputs: A program with inputs of it, whose rows are loaded before the rules come.
         progress: Whether to show how far the loading is.
         stdout: Standard output.
@@ -128,15 +128,15 @@ def run_on(
         if wanted not in early:
             _load(db, wanted, columns[wanted.relation], progress=progress)
     for result in plan.results:
-        rows = _contents(db, result.relation)
+        table = new_table(columns[result.relation])
+        db._fetch_undecoded(result.relation, table.add)
         match result:
             case PrintSize(relation=relation):
-                print(f"{relation}\t{len(rows)}", file=stdout or sys.stdout)
+                print(f"{relation}\t{len(table)}", file=stdout or sys.stdout)
             case Output(relation=relation, path=None, format=form):
-                _print(stdout or sys.stdout, relation, columns[relation], rows, form)
-            case Output(relation=relation, path=Path() as path, format=form):
-                with _created(path) as file:
-                    write_rows(file, columns[relation], in_order(columns[relation], rows), form)
+                print_rows(stdout or sys.stdout, relation, table, form)
+            case Output(path=Path() as path, format=form):
+                write_file(path, table, form)
 
 
 def _columns(module: Module) -> Mapping[str, Sequence[Column]]:
@@ -156,30 +156,3 @@ def _load(db: BlockingClient, wanted: Input, columns: Sequence[Column], *, progr
     )
     # What comes after on this connection sees these rows; nobody need wait until they are visible.
     db.load(rows, into=wanted.relation, batch_rows=BATCH_ROWS, progress=progress, wait="sequenced")
-
-
-def _contents(db: BlockingClient, relation: str) -> list[Row]:
-    """All rows, however many: a snapshot comes in parts, an answer to a read has a limit."""
-    with db[relation].subscribe() as steps:
-        return steps.receive().added
-
-
-def _print(
-    stdout: TextIO, relation: str, columns: Sequence[Column], rows: list[Row], form: FileFormat
-) -> None:
-    """Between lines that say whose rows they are, as several relations share the output."""
-    stdout.write(f"---------------\n{relation}\n")
-    if form.headers:
-        stdout.write(form.delimiter.join(column.name for column in columns) + "\n")
-    stdout.write("===============\n")
-    write_rows(stdout, columns, in_order(columns, rows), FileFormat(form.delimiter, form.quoted))
-    stdout.write("===============\n")
-
-
-@contextmanager
-def _created(path: Path) -> Iterator[TextIO]:
-    try:
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
-    except OSError as error:
-        raise IncorrectError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error

@@ -1,44 +1,73 @@
 """Rows as text, the way Soufflé writes them: a row a line, in a fixed order.
 
-Floats have up to 17 significant digits (``%.17g``), what a Soufflé of 64 bits prints: enough to read the same
-number back, at the price of ``0.10000000000000001``. With ``rfc4180`` a symbol stands in quotes where it has
-to. Rows are sorted by their values, so that equal contents give equal files.
+Reading, sorting and spelling them is the extension's (``rust/protocol/src/table``), as a result may have
+millions of rows. Here is only where the text goes.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Sequence
-from typing import TextIO
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, TextIO, TypeAlias
 
-from dataflow_serve.protocol import Column, Row
+from dataflow_serve.errors import IncorrectError
+from dataflow_serve.protocol import Column
 from dataflow_serve.run._directives import FileFormat
-from dataflow_serve.values import value_text
 
-__all__ = ["write_rows"]
+__all__ = ["NewTable", "Table", "print_rows", "write_file"]
 
 
-def write_rows(target: TextIO, columns: Sequence[Column], rows: Iterable[Row], form: FileFormat) -> None:
-    """Write rows in the order they come in, after a line of column names if the form wants one."""
-    spell = _speller(columns)
-    names = [column.name for column in columns]
-    if form.quoted:
-        writer = csv.writer(target, delimiter=form.delimiter, lineterminator="\n")
-        if form.headers:
-            writer.writerow(names)
-        writer.writerows(spell(row) for row in rows)
-        return
+class Table(Protocol):
+    """The rows of a relation: they come in as the server sends them, and go out as text."""
+
+    def add(self, changes: bytes, /) -> None:
+        """Take the changes of one message of a snapshot."""
+        ...
+
+    def __len__(self) -> int:
+        """How many rows there are, copies counted."""
+        ...
+
+    def header(self, delimiter: str, quoted: bool, /) -> bytes:
+        """The line of the columns' names."""
+        ...
+
+    def lines(self, delimiter: str, quoted: bool, /) -> bytes:
+        """The next lines in the order of values, not too many; nothing when there are no more."""
+        ...
+
+
+NewTable: TypeAlias = Callable[[Sequence[Column]], Table]
+"""Makes a table without rows."""
+
+
+def write_file(path: Path, table: Table, form: FileFormat) -> None:
+    """Write all rows to a file.
+
+    Raises:
+        IncorrectError: the file can't be written.
+    """
+    try:
+        with path.open("wb") as file:
+            if form.headers:
+                file.write(table.header(form.delimiter, form.quoted))
+            for piece in _pieces(table, form):
+                file.write(piece)
+    except OSError as error:
+        raise IncorrectError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def print_rows(stdout: TextIO, relation: str, table: Table, form: FileFormat) -> None:
+    """Write all rows between lines that say whose they are, as several relations share the output."""
+    stdout.write(f"---------------\n{relation}\n")
     if form.headers:
-        target.write(form.delimiter.join(names) + "\n")
-    target.writelines(form.delimiter.join(spell(row)) + "\n" for row in rows)
+        stdout.write(table.header(form.delimiter, False).decode())
+    stdout.write("===============\n")
+    for piece in _pieces(table, form):
+        stdout.write(piece.decode())
+    stdout.write("===============\n")
 
 
-def _speller(columns: Sequence[Column]) -> Callable[[Row], Sequence[str]]:
-    if not columns:
-        return lambda row: ["()"]
-    spellers = [_float if column.type == "float" else value_text for column in columns]
-    return lambda row: [spell(value) for spell, value in zip(spellers, row, strict=True)]
-
-
-def _float(value: float) -> str:
-    return f"{value:.17g}"
+def _pieces(table: Table, form: FileFormat) -> Iterator[bytes]:
+    while piece := table.lines(form.delimiter, form.quoted):
+        yield piece

@@ -7,7 +7,8 @@ may change meanwhile; ``_command`` is ``dataflow-serve``, ``_embedded`` is
 `serve`. Nothing here is on the path of a transaction or of a result.
 """
 
+from dataflow_serve.server._cluster import new_table
 from dataflow_serve.server._embedded import EmbeddedServer, serve
 from dataflow_serve.server._settings import Settings
 
-__all__ = ["EmbeddedServer", "Settings", "serve"]
+__all__ = ["EmbeddedServer", "Settings", "new_table", "serve"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -20,10 +20,12 @@ from dataflow_serve._core import (
     Register,
     Registered,
     Stopped,
+    Table,
     Unattached,
     Unregistered,
 )
 from dataflow_serve.errors import DataflowError, IncorrectError
+from dataflow_serve.protocol import Column
 from dataflow_serve.server._settings import Settings
 from dataflow_serve.sources import Intake, Target
 
@@ -39,9 +41,11 @@ __all__ = [
     "Register",
     "Registered",
     "Stopped",
+    "Table",
     "Unattached",
     "Unregistered",
     "limit_defaults",
+    "new_table",
     "tunable_names",
 ]
 
@@ -215,3 +219,8 @@ def limit_defaults() -> dict[str, bool | int | float]:
 def tunable_names() -> list[str]:
     """The tunables that there are."""
     return list(_core.TUNABLES)
+
+
+def new_table(columns: Sequence[Column]) -> Table:
+    """No rows yet, of these columns: changes as a server sends them are added, lines of text come out."""
+    return _core.Table(msgspec.json.encode(columns).decode())

@@ -10,6 +10,7 @@
 //! * [`plan`]: the typed, versioned document that a compiled program is.
 //! * [`encoding`], [`error`], [`request`], [`response`]: the messages between clients and the server.
 //! * [`intake`]: rows of external sources, from their bytes to words.
+//! * [`table`]: rows of a relation on their way to a file, from snapshots to lines.
 //! * [`nearest`]: the name that was probably meant, for hints.
 
 pub mod dictionary;
@@ -25,4 +26,5 @@ pub mod response;
 pub mod rows;
 pub mod shape;
 pub mod spelling;
+pub mod table;
 pub mod value;

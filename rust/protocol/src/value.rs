@@ -85,7 +85,7 @@ impl Serialize for Type {
 impl<'de> Deserialize<'de> for Type {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        match SIMPLE.into_iter().find(|ty| ty.name() == text) {
+        match Type::simple(&text) {
             Some(ty) => Ok(ty),
             None => CompositeId::try_from(text).map(Type::Composite).map_err(de::Error::custom),
         }
@@ -106,6 +106,11 @@ impl Type {
             Type::Bytes => "bytes",
             Type::Composite(_) => "record",
         }
+    }
+
+    /// The type that has this name, if it isn't a composite one.
+    pub fn simple(name: &str) -> Option<Type> {
+        SIMPLE.into_iter().find(|ty| ty.name() == name)
     }
 
     /// What plans call it.

@@ -1,9 +1,11 @@
 //! The extension module `dataflow_serve._core`: a handle on the workers of this process, and their events.
 //!
-//! Thin by intent: types cross here, nothing is decided. Rows never do, but as the bytes a source read them in. Worker threads never take the GIL; whatever
+//! Thin by intent: types cross here, nothing is decided. Rows never do, but as the bytes a source read them in
+//! or a server sent them in. Worker threads never take the GIL; whatever
 //! blocks releases it ([`detach`]).
 //!
-//! * `host`: the handle; `events`: what it tells Python; `feed`: what external sources supply; `error`: the one table from Rust's errors to Python's.
+//! * `host`: the handle; `events`: what it tells Python; `feed`: what external sources supply; `table`: what a batch run
+//!   writes; `error`: the one table from Rust's errors to Python's.
 
 // pyo3's macros expand to it.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -14,6 +16,7 @@ mod events;
 mod feed;
 mod host;
 mod logs;
+mod table;
 
 use pyo3::prelude::*;
 
@@ -38,6 +41,8 @@ mod _core {
     use crate::feed::{Csv, Feed, Intake, Ndjson, PgOutput, Piece};
     #[pymodule_export]
     use crate::host::Host;
+    #[pymodule_export]
+    use crate::table::Table;
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -148,7 +148,7 @@ impl Parsed {
 }
 
 /// No relation: rows of sources name none.
-struct NoSchemas;
+pub(crate) struct NoSchemas;
 
 impl Schemas for NoSchemas {
     fn schema(&self, _relation: &str) -> Option<Arc<Schema>> {
