@@ -17,18 +17,10 @@ from common import SCALE
 
 sys.path.append(str(Path(__file__).parents[1] / "engine"))
 from run import build
+from works import program
 
 REPEATS = 3
 SIZES = {"closure": int(2_000 * SCALE), "triangles": int(200_000 * SCALE)}
-EDGES = ".decl edge(a: number, b: number)\n.input edge\n"
-PROGRAMS = {
-    "closure": EDGES
-    + ".decl path(a: number, b: number)\n.output path\n"
-    + "path(a, b) :- edge(a, b).\npath(a, c) :- path(a, b), edge(b, c).\n",
-    "triangles": EDGES
-    + ".decl triangle(a: number, b: number, c: number)\n.output triangle\n"
-    + "triangle(a, b, c) :- edge(a, b), edge(b, c), edge(a, c).\n",
-}
 
 
 def batch(directory: Path, workers: int) -> tuple[float, float, int]:
@@ -60,11 +52,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
             (directory / "out").mkdir()
-            edges = subprocess.run(
-                [str(binary), "edges", work, "1", str(size)], check=True, capture_output=True, text=True
-            ).stdout
-            (directory / "edge.facts").write_text(edges)
-            (directory / "program.dl").write_text(PROGRAMS[work])
+            subprocess.run([str(binary), "facts", work, str(directory), str(size)], check=True)
+            (directory / "program.dl").write_text(program(work))
             for workers in (1, 2):
                 runs: dict[str, list[tuple[float, float, int]]] = {"by hand": [], "dataflow run": []}
                 for _ in range(REPEATS):

@@ -1,19 +1,34 @@
 """Compares the engine with hand-written differential dataflow, in turns, and prints ratios of medians.
 
-Triangles are also computed by the engine as pairwise joins (`pairs`), which the ratio isn't about.
+`plain` is written by hand, `sets` the same with inputs that are sets, as the engine's are. Triangles are also
+computed by the engine as pairwise joins (`pairs`). The ratio is that of `ours` to `plain`.
 
-python bench/engine/run.py [--repeats 3] [--work closure triangles counts] [--workers 1 2]
+python bench/engine/run.py [--repeats 3] [--work closure triangles …] [--workers 1 2]
+
+BENCH_SCALE=0.01 makes everything smaller. In each run the engines' results must be equal, after loading and
+after all changes. TPC-H (q1, q3, q5, q9) needs `pip install tpchgen-cli`.
 """
 
 import argparse
 import json
 import statistics
 import subprocess
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-SIZES = {"closure": 2_000, "triangles": 200_000, "counts": 3_000_000}
-COLUMNS = ("load_s", "change_p50_us", "peak_mb")
+import tpch
+from works import ROOT, SCALE, WORKS, tables, write_plan
+
+FIGURES = {
+    "load_s": "load, s",
+    "peak_mb": "peak memory, MB",
+    "change_p50_us": "a transaction, p50 µs",
+    "change_p99_us": "p99 µs",
+    "changes_per_s": "changes/s",
+}
+Figures = dict[str, float]
 
 
 def build() -> Path:
@@ -24,47 +39,91 @@ def build() -> Path:
     return Path(next(a["executable"] for a in artifacts if a.get("executable")))
 
 
-def measure(binary: Path, engine: str, work: str, workers: int) -> dict[str, float]:
-    """Runs one computation in a process of its own."""
-    command = [str(binary), engine, work, str(workers), str(SIZES[work])]
-    result: dict[str, float] = json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    )
-    return result
+@dataclass(frozen=True)
+class Bench:
+    """The binary, and a directory for what it reads."""
+
+    binary: Path
+    directory: Path
+    scale: float = SCALE
+
+    def size(self, work: str) -> int:
+        """The computation's size, scaled."""
+        return max(100, round(WORKS[work].size * self.scale))
+
+    def engines(self, work: str) -> dict[str, str]:
+        """What runs the computation: the hand-written dataflow, and plans."""
+        known = tables(work, self.directory / "tpch", self.scale)
+        engines = {"plain": "plain", "ours": str(write_plan(work, self.directory, known))}
+        if WORKS[work].sets:
+            engines["sets"] = "sets"
+        if work == "triangles":
+            engines["pairs"] = str(write_plan(work, self.directory, pairs=True))
+        return engines
+
+    def facts(self, work: str) -> Path:
+        """A directory with the computation's tables as files of facts."""
+        if WORKS[work].tpch:
+            return self.directory / "tpch"
+        directory = self.directory / f"{work}-{self.size(work)}"
+        directory.mkdir(exist_ok=True)
+        subprocess.run([str(self.binary), "facts", work, str(directory), str(self.size(work))], check=True)
+        return directory
+
+    def run(self, engine: str, work: str, workers: int, batch: int = 1, batches: int = 100) -> dict[str, Any]:
+        """Runs one computation in a process of its own; what it printed."""
+        command = [str(self.binary), engine, work, str(workers), str(self.size(work))]
+        command += ["--batch", str(batch), "--batches", str(batches)]
+        command += ["--tables", str(self.directory / "tpch")]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found: dict[str, Any] = json.loads(output)
+        return found
+
+    def compare(self, work: str, workers: int, batch: int, batches: int, repeats: int) -> dict[str, Figures]:
+        """Medians of runs in turns, whose results must be equal."""
+        engines = self.engines(work)
+        runs: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
+        for _ in range(repeats):
+            for engine, path in engines.items():
+                runs[engine].append(self.run(path, work, workers, batch, batches))
+        results = {(run["rows"], *run["sums"]) for found in runs.values() for run in found}
+        if len(results) != 1:
+            raise SystemExit(f"{work}: the results differ: {sorted(results)}")
+        return {
+            engine: {figure: statistics.median(run[figure] for run in found) for figure in FIGURES}
+            for engine, found in runs.items()
+        }
+
+
+def print_table(place: str, medians: dict[str, Figures]) -> None:
+    """A line for each engine, and one with the ratios."""
+    ratios = {figure: medians["ours"][figure] / medians["plain"][figure] for figure in FIGURES}
+    for engine, values in {**medians, "ratio": ratios}.items():
+        digits = {figure: 2 if engine == "ratio" or figure == "load_s" else 0 for figure in FIGURES}
+        cells = [f"{values[figure]:,.{digits[figure]}f}" for figure in FIGURES]
+        print(f"| {place} | {engine} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--work", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     options = parser.parse_args()
-    binary = build()
-    print("| work | workers | | load, s | one change, p50 µs | peak memory, MB |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    works = [work for work in options.work if not WORKS[work].tpch or tpch.available()]
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench(build(), Path(directory))
+        print(f"| work | workers | changes a transaction | | {' | '.join(FIGURES.values())} |")
+        print(f"|{' --- |' * (4 + len(FIGURES))}")
+        for work in works:
+            for workers in options.workers:
+                for batch, batches in WORKS[work].batches:
+                    medians = bench.compare(work, workers, batch, batches, options.repeats)
+                    print_table(f"{work} | {workers} | {batch:,}", medians)
     for work in options.work:
-        for workers in options.workers:
-            engines = ["plain", "ours", *(["pairs"] if work == "triangles" else [])]
-            runs: dict[str, list[dict[str, float]]] = {engine: [] for engine in engines}
-            for _ in range(options.repeats):
-                for engine, results in runs.items():
-                    results.append(measure(binary, engine, work, workers))
-            rows = {run["rows"] for results in runs.values() for run in results}
-            if len(rows) != 1:
-                raise SystemExit(f"{work}: results of different sizes: {sorted(rows)}")
-            medians = {e: {c: statistics.median(r[c] for r in runs[e]) for c in COLUMNS} for e in runs}
-            for engine, values in medians.items():
-                print(
-                    f"| {work} | {workers} | {engine} | "
-                    + " | ".join(f"{values[c]:,.2f}" for c in COLUMNS)
-                    + " |"
-                )
-            ratios = [medians["ours"][c] / medians["plain"][c] for c in COLUMNS]
-            print(
-                f"| {work} | {workers} | ratio | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |",
-                flush=True,
-            )
+        if work not in works:
+            print(f"not run: {work}, for which tpchgen-cli isn't installed")
 
 
 if __name__ == "__main__":

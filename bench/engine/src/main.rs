@@ -1,68 +1,62 @@
 //! Runs one computation on one engine and prints what it took, for `bench/engine/run.py` to compare.
 //!
-//!     dataflow-bench plain|ours|pairs|edges closure|triangles|counts WORKERS SIZE
+//!     dataflow-bench plain|sets|PLAN WORK WORKERS SIZE [--batch ROWS] [--batches COUNT] [--tables DIRECTORY]
+//!     dataflow-bench facts WORK DIRECTORY SIZE
 //!
 //! `plain` is the computation written by hand on differential dataflow with `u32` tuples, `isize` differences and
-//! `u64` times; `ours` the same as a plan on the engine, `pairs` one that joins
-//! two at a time whatever the shape; `edges` prints the input as a file of facts. Prints JSON: rows of the result, seconds to load everything at
-//! once, microseconds for one changed edge (median of 100), peak memory in MB.
+//! `u64` times, `sets` the same with inputs that are sets. `PLAN` is the file of a plan to be run on the engine: it has the tables as inputs and one `.output`.
+//! `facts` writes the tables as files. Tables are made from a fixed seed, those of TPC-H are read from a directory.
+//!
+//! Prints JSON: rows of the result and a sum of their hashes (after loading, and in the end), seconds to load everything
+//! at once, microseconds of the transactions that follow, peak memory in MB.
+//!
+//! * [`data`]: what is computed on. [`work`]: which computations there are. [`outcome`]: what is measured.
+//! * [`plain`], [`ours`]: the two engines.
 
-mod graph;
+mod data;
 mod ours;
+mod outcome;
 mod plain;
+mod work;
+
+use std::path::{Path, PathBuf};
+
+use work::{Run, Work};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What worker 0 measured.
-#[derive(Clone, Debug, Default)]
-pub struct Measured {
-    /// Rows of the result after loading.
-    pub rows: i64,
-    /// Seconds from the first row introduced to all finished.
-    pub load_s: f64,
-    /// Seconds of each single change, in the order made.
-    pub changes_s: Vec<f64>,
-}
-
-/// Single changes made after loading.
-pub const CHANGES: usize = 100;
+const USAGE: &str = "usage: dataflow-bench plain|sets|PLAN WORK WORKERS SIZE [--batch ROWS] [--batches COUNT] \
+                     [--tables DIRECTORY], or: dataflow-bench facts WORK DIRECTORY SIZE";
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: dataflow-bench plain|ours|pairs|edges closure|triangles|counts WORKERS SIZE";
-    let [engine, work, workers, size] = &args[..] else { panic!("{usage}") };
-    let (workers, size): (usize, u32) = (workers.parse().expect(usage), size.parse().expect(usage));
-    let edges = match work.as_str() {
-        "closure" => graph::random(size, 0.002),
-        "triangles" => graph::skewed(size),
-        "counts" => graph::keyed(size),
-        _ => panic!("{usage}"),
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let mut option = |name: &str| {
+        let at = args.iter().position(|arg| arg == name)?;
+        (at + 1 < args.len()).then(|| args.drain(at..at + 2).nth(1)).flatten()
     };
-    if engine == "edges" {
-        let facts: String = edges.iter().map(|(a, b)| format!("{a}\t{b}\n")).collect();
-        return print!("{facts}");
+    let number = |text: &str| text.parse::<usize>().expect(USAGE);
+    let batch = option("--batch").map_or(1, |text| number(&text));
+    let batches = option("--batches").map_or(100, |text| number(&text));
+    let directory = option("--tables").map_or_else(PathBuf::new, PathBuf::from);
+    let [engine, work, workers, size] = &args[..] else { panic!("{USAGE}") };
+    let work = Work::named(work).expect(USAGE);
+    let tables = work.tables(number(size) as u32, &directory);
+    if engine == "facts" {
+        for table in tables {
+            let path = Path::new(workers).join(format!("{}.facts", table.name));
+            std::fs::write(path, table.facts()).expect("a directory to write to");
+        }
+        return;
     }
-    let mut measured = match engine.as_str() {
-        "plain" => plain::run(work, workers, edges),
-        "ours" | "pairs" => ours::run(work, engine == "pairs", workers, edges),
-        _ => panic!("{usage}"),
+    let batches = data::batches(tables[0].len(), batch, batches);
+    let run = Run { work, workers: number(workers), tables, batches };
+    let measured = match engine.as_str() {
+        "plain" | "sets" => plain::run(run, engine == "sets"),
+        _ => {
+            let plan = std::fs::read(engine).expect("a file with a plan");
+            ours::run(&serde_json::from_slice(&plan).expect("a plan"), run)
+        }
     };
-    measured.changes_s.sort_by(f64::total_cmp);
-    let at = |share: f64| measured.changes_s.get((CHANGES as f64 * share) as usize).map_or(0.0, |s| s * 1e6);
-    println!(
-        "{{\"rows\": {}, \"load_s\": {:.3}, \"change_p50_us\": {:.1}, \"change_p99_us\": {:.1}, \"peak_mb\": {:.1}}}",
-        measured.rows,
-        measured.load_s,
-        at(0.5),
-        at(0.99),
-        peak_mb()
-    );
-}
-
-/// The greatest resident memory so far.
-fn peak_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
+    println!("{}", measured.to_json());
 }

@@ -1,114 +1,46 @@
-//! The same computations as plans on the engine.
+//! A plan on the engine.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use dataflow_engine::{EmitBudget, Engine};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
-use dataflow_protocol::plan::{
-    Aggregate, AggregateFunc, Definition, Expr, InputMode, Node, Plan, Relation, RelationRef, Stratum,
-    VERSION,
-};
+use dataflow_protocol::plan::Plan;
 use dataflow_protocol::rows::RowBuf;
-use dataflow_protocol::value::{Column, Type, from_number};
+use dataflow_protocol::value::{from_number, to_number};
 use timely::worker::Worker;
 
-use crate::graph::Edge;
-use crate::{CHANGES, Measured};
+use crate::data::Table;
+use crate::outcome::{Contents, Measured};
+use crate::work::Run;
 
-fn get(local: usize) -> Node {
-    Node::Get { relation: RelationRef::Local(local) }
-}
-
-fn join(left: (usize, &[usize]), right: (usize, &[usize]), project: &[usize]) -> Node {
-    Node::Join {
-        left: left.0,
-        right: right.0,
-        left_key: left.1.to_vec(),
-        right_key: right.1.to_vec(),
-        filter: Vec::new(),
-        project: project.iter().map(|&column| Expr::Col(column)).collect(),
-    }
-}
-
-/// The plan of `work`: relation 0 is the input, relation 1 the result. With `pairs` all joins are of two.
-fn plan(work: &str, pairs: bool) -> Plan {
-    let (columns, recursive, nodes) = match work {
-        "closure" => {
-            let longer = join((1, &[1]), (0, &[0]), &[0, 3]);
-            (2, true, vec![get(0), get(1), longer, Node::Union { inputs: vec![0, 2] }])
-        }
-        "triangles" if !pairs => {
-            let others = |places: [usize; 2]| vec![places.to_vec()];
-            let found = Node::Multijoin {
-                inputs: vec![0; 3],
-                variables: vec![vec![0, 1], vec![1, 2], vec![0, 2]],
-                paths: vec![others([1, 2]), others([0, 2]), others([0, 1])],
-                filter: Vec::new(),
-                project: (0..3).map(Expr::Col).collect(),
-            };
-            (3, false, vec![get(0), found])
-        }
-        "triangles" => {
-            let wedges = join((0, &[1]), (0, &[0]), &[0, 1, 3]);
-            (3, false, vec![get(0), wedges, join((1, &[0, 2]), (0, &[0, 1]), &[0, 1, 2])])
-        }
-        _ => {
-            let count = Aggregate { func: AggregateFunc::Count, column: None };
-            (2, false, vec![get(0), Node::Reduce { input: 0, key: vec![0], aggregates: vec![count] }])
-        }
-    };
-    let relation = |name: &str, width: usize, input: Option<InputMode>| Relation {
-        name: name.into(),
-        columns: (0..width).map(|at| Column::new(format!("c{at}"), Type::Number)).collect(),
-        input,
-        output: true,
-    };
-    let definition = Definition { relation: 1, node: nodes.len() - 1 };
-    Plan {
-        version: VERSION,
-        name: work.into(),
-        types: Vec::new(),
-        digest: work.into(),
-        imports: Vec::new(),
-        relations: vec![relation("edge", 2, Some(InputMode::Set)), relation("result", columns, None)],
-        nodes,
-        strata: vec![Stratum { recursive, relations: vec![definition] }],
-        rules: Vec::new(),
-        causes: Vec::new(),
-    }
-}
-
-/// Runs and measures `work`, with `pairs` by joins of two.
-pub fn run(work: &str, pairs: bool, workers: usize, edges: Vec<Edge>) -> Measured {
-    let (plan, edges) = (plan(work, pairs), Arc::new(edges));
-    let result = Arc::new(Mutex::new(Measured::default()));
-    let shared = Arc::clone(&result);
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let mut engine = Engine::new(worker);
-        let registered = engine.register(worker, 1, &plan).expect("a valid plan");
-        let (edge, path) = (registered.relations[0].id, registered.relations[1].id);
-        engine.interest(path, WorkerIndex(0), 0);
-        engine.advance(1);
-        let mut replica = Replica { engine, edge, path, rows: 0 };
+/// Runs and measures a plan that has the tables' relations as inputs and one output, which worker 0 gets.
+pub fn run(plan: &Plan, run: Run) -> Measured {
+    let (plan, shared) = (plan.clone(), Arc::new(Mutex::new(Measured::default())));
+    let result = Arc::clone(&shared);
+    let guards = timely::execute(timely::Config::process(run.workers), move |worker| {
         let (index, peers) = (worker.index(), worker.peers());
+        let mut replica = Replica::new(worker, &plan, &run.tables);
         let mut measured = Measured::default();
         let start = Instant::now();
-        let own: Vec<Edge> = edges.iter().copied().skip(index).step_by(peers).collect();
-        replica.transact(worker, 2, &[], &own);
-        measured.load_s = start.elapsed().as_secs_f64();
-        measured.rows = replica.rows;
-        for change in 0..CHANGES {
-            let start = Instant::now();
-            let edge = [edges[change / 2 * 37 % edges.len()]];
-            let (delete, insert): (&[Edge], &[Edge]) = match (index, change % 2) {
-                (0, 0) => (&edge, &[]),
-                (0, _) => (&[], &edge),
-                _ => (&[], &[]),
-            };
-            replica.transact(worker, change as Time + 3, delete, insert);
-            measured.changes_s.push(start.elapsed().as_secs_f64());
+        let nothing = (0..0).step_by(1);
+        replica.touch(0..run.tables.len());
+        for table in &run.tables {
+            replica.introduce(table, nothing.clone(), (index..table.len()).step_by(peers));
         }
+        replica.finish(worker);
+        measured.load_s = start.elapsed().as_secs_f64();
+        measured.loaded = replica.contents;
+        for batch in &run.batches {
+            measured.change(batch.delete.len() + batch.insert.len(), || {
+                let own =
+                    |rows: &[usize]| rows.iter().copied().skip(index).step_by(peers).collect::<Vec<_>>();
+                replica.touch(0..1);
+                replica.introduce(&run.tables[0], own(&batch.delete), own(&batch.insert));
+                replica.finish(worker);
+            });
+        }
+        measured.changed = replica.contents;
         if index == 0 {
             *shared.lock().expect("not poisoned") = measured;
         }
@@ -119,27 +51,67 @@ pub fn run(work: &str, pairs: bool, workers: usize, edges: Vec<Edge>) -> Measure
 
 struct Replica {
     engine: Engine,
-    edge: RelationId,
-    path: RelationId,
-    rows: i64,
+    inputs: Vec<(String, RelationId)>,
+    output: RelationId,
+    time: Time,
+    contents: Contents,
 }
 
 impl Replica {
-    fn transact(&mut self, worker: &mut Worker, time: Time, delete: &[Edge], insert: &[Edge]) {
-        let rows = |edges: &[Edge]| {
-            let mut rows = RowBuf::new(2);
-            edges.iter().for_each(|&(a, b)| rows.push(&[from_number(a.into()), from_number(b.into())]));
+    fn new(worker: &mut Worker, plan: &Plan, tables: &[Table]) -> Replica {
+        let mut engine = Engine::new(worker);
+        let registered = engine.register(worker, 1, plan).expect("a valid plan");
+        let id = |name: &str| {
+            let found = registered.relations.iter().find(|relation| relation.name == name);
+            found.map(|relation| relation.id).unwrap_or_else(|| panic!("no relation {name}"))
+        };
+        let result = plan.relations.iter().find(|relation| relation.output).expect("an output");
+        let output = id(&result.name);
+        let inputs = tables.iter().map(|table| (table.name.clone(), id(&table.name))).collect();
+        engine.interest(output, WorkerIndex(0), 0);
+        engine.advance(1);
+        Replica { engine, inputs, output, time: 2, contents: Contents::default() }
+    }
+
+    /// Some inputs change now; alike on all workers.
+    fn touch(&mut self, tables: std::ops::Range<usize>) {
+        for (_, input) in &self.inputs[tables] {
+            self.engine.touch(*input, self.time);
+        }
+    }
+
+    /// This worker's part of the changes.
+    fn introduce(
+        &mut self,
+        table: &Table,
+        delete: impl IntoIterator<Item = usize>,
+        insert: impl IntoIterator<Item = usize>,
+    ) {
+        let rows = |indices: &mut dyn Iterator<Item = usize>| {
+            let mut rows = RowBuf::new(table.width);
+            for index in indices {
+                table.row(index).iter().for_each(|&word| rows.push_word(from_number(word.into())));
+                rows.end_row();
+            }
             rows
         };
-        self.engine.touch(self.edge, time);
-        self.engine.introduce(self.edge, time, &rows(delete), &rows(insert));
-        self.engine.advance(time);
-        while self.engine.finished(self.path) != Some(time) {
+        let (delete, insert) = (rows(&mut delete.into_iter()), rows(&mut insert.into_iter()));
+        let input = self.inputs.iter().find(|(name, _)| *name == table.name).expect("an input");
+        self.engine.introduce(input.1, self.time, &delete, &insert);
+    }
+
+    /// Until everything of this time has come.
+    fn finish(&mut self, worker: &mut Worker) {
+        self.engine.advance(self.time);
+        while self.engine.finished(self.output) != Some(self.time) {
             worker.step();
             self.engine.work(&EmitBudget::default());
             for step in self.engine.take_steps() {
-                self.rows += step.changes.diffs.iter().sum::<i64>();
+                for (row, &diff) in step.changes.rows.iter().zip(&step.changes.diffs) {
+                    self.contents.update(row.iter().map(|&word| to_number(word)), diff);
+                }
             }
         }
+        self.time += 1;
     }
 }
