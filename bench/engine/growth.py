@@ -7,6 +7,7 @@ Prints a table, and draws `docs/growth-time.svg` and `docs/growth-memory.svg` if
 """
 
 import argparse
+import math
 import statistics
 import tempfile
 from dataclasses import replace
@@ -20,6 +21,12 @@ SHARES = (0.01, 0.0316, 0.1, 0.316, 1.0)
 WORK = ("reach", "triangles", "counts", "closure")
 Points = dict[str, list[tuple[float, float]]]
 """For each line of a picture its points: rows, and seconds or MB."""
+
+
+def powers_around(values: list[float]) -> list[float]:
+    """The powers of ten from below the least value to above the greatest."""
+    least, greatest = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return [10**power for power in range(least, greatest + 1)]
 
 
 def draw(path: Path, title: str, unit: str, lines: Points) -> None:
@@ -36,14 +43,22 @@ def draw(path: Path, title: str, unit: str, lines: Points) -> None:
         y_title=unit,
         logarithmic=True,
         style=style,
+        truncate_legend=-1,
+        truncate_label=-1,
         dots_size=3,
         width=1000,
         height=640,
         js=[],
     )
+    every = [point for points in lines.values() for point in points]
+    chart.x_labels = powers_around([rows for rows, _ in every])
+    chart.y_labels = powers_around([taken for _, taken in every])
     for name, points in lines.items():
         dashes = {"dasharray": "6, 4"} if name.endswith("2 workers") else {}
         chart.add(name, points, stroke_style={"width": 2, **dashes})
+    chart.value_formatter = chart.x_value_formatter = lambda value: (
+        f"{value:,.0f}" if value >= 1 else f"{value:g}"
+    )
     chart.render_to_file(str(path))
 
 

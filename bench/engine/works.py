@@ -38,7 +38,7 @@ WORKS = {
     "counts": Work(3_000_000, sets=True),
     "same-generation": Work(3_000),
     "points-to": Work(20_000),
-    "reach": Work(1_000_000, ((1, 300), (100, 100), (10_000, 10))),
+    "reach": Work(1_000_000, ((1, 200), (100, 50), (10_000, 6))),
     "q1": Work(0, ((1, 200), (1_000, 30)), sets=True, tpch=True),
     "q3": Work(0, ((1, 200), (1_000, 30)), sets=True, tpch=True),
     "q5": Work(0, ((1, 200), (1_000, 30)), sets=True, tpch=True),
