@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 import subprocess
@@ -13,6 +14,12 @@ from typing import Any
 
 import pytest
 
+from dataflow_serve.client import connect
+from dataflow_serve.language import parse
+from dataflow_serve.run._batch import run_on
+from dataflow_serve.run._directives import plan_of
+from dataflow_serve.run._source import read_source
+from dataflow_serve.server import new_table
 from dataflow_serve.values import Branch
 
 from .cluster import Cluster
@@ -112,6 +119,65 @@ def test_rows_may_come_from_standard_input_and_go_to_standard_output(tmp_path: P
         timeout=60,
     )
     assert done.stdout == "---------------\nbig\n===============\n5\n7\n===============\n", done.stderr
+
+
+RESULTS = """
+.type Pair = [a: number, s: symbol]
+.type Tree = Leaf {x: float} | Node {l: Tree, r: Tree}
+.decl n(x: number)
+.input n
+.decl pair(p: Pair, s: symbol)
+.output pair(rfc4180=true, headers=true)
+pair([x, cat("a, ", to_string(x))], cat("long enough for a word: ", to_string(x))) :- n(x).
+.decl tree(t: Tree, f: float)
+.output tree(delimiter=";")
+tree($Node($Leaf(to_float(x) / 10.0), $Leaf(1.0)), to_float(x) / 10.0) :- n(x).
+.decl any()
+.output any
+any() :- n(_).
+.printsize n
+"""
+
+
+@pytest.mark.parametrize("slot", [(1, 1), (1, 2), (2, 1)], indirect=True, ids=["1x1", "1x2", "2x1"])
+def test_a_run_on_a_server_elsewhere_writes_the_same(cluster: Cluster, tmp_path: Path) -> None:
+    alone, elsewhere = tmp_path / "alone", tmp_path / "elsewhere"
+    alone.mkdir()
+    elsewhere.mkdir()
+    program = tmp_path / "program.dl"
+    program.write_text(RESULTS)
+    (tmp_path / "n.facts").write_text("10\n-1\n2\n")
+    assert run("run", str(program), "-F", str(tmp_path), "-D", str(alone)) == "n\t3\n"
+    printed = io.StringIO()
+    host, port = cluster.addresses[-1]
+    with connect(f"df://{host}:{port}") as db:
+        directives = plan_of(parse(RESULTS).directives, tmp_path, elsewhere)
+        run_on(db, read_source(program), directives, new_table, stdout=printed)
+        for module in db.status()["modules"]:
+            db.unregister(module["name"])
+    assert printed.getvalue() == "n\t3\n"
+    expected = {
+        "pair.csv": 'p,s\n"[-1, ""a, -1""]",long enough for a word: -1\n'
+        '"[2, ""a, 2""]",long enough for a word: 2\n"[10, ""a, 10""]",long enough for a word: 10\n',
+        "tree.csv": "$Node($Leaf(-0.1), $Leaf(1.0));-0.10000000000000001\n"
+        "$Node($Leaf(0.2), $Leaf(1.0));0.20000000000000001\n$Node($Leaf(1.0), $Leaf(1.0));1\n",
+        "any.csv": "()\n",
+    }
+    for directory in (alone, elsewhere):
+        assert {file.name: file.read_text() for file in directory.iterdir()} == expected
+
+
+def test_a_result_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "program.dl"
+    program.write_text(".decl n(x: number)\n.output n\nn(1).\n")
+    done = subprocess.run(
+        [sys.executable, DATAFLOW, "run", str(program), "-D", str(tmp_path / "none")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    message = f"dataflow: cannot write {tmp_path}/none/n.csv: no such file or directory\n"
+    assert (done.returncode, done.stderr) == (1, message)
 
 
 def test_the_commands_of_a_running_server(cluster: Cluster, tmp_path: Path) -> None:
