@@ -75,7 +75,10 @@ def main() -> None:
                 medians = {name: median(taken) for name, taken in runs.items()}
                 for name, figure in medians.items():
                     cells = (f"{value:.2f}" for value in (figure.computing, figure.seconds))
-                    print(f"| {work} | {workers} | {name} | {' | '.join(cells)} | {figure.peak_mb:,.0f} |")
+                    print(
+                        f"| {work} | {workers} | {name} | {' | '.join(cells)} | {figure.peak_mb:,.0f} |",
+                        flush=True,
+                    )
                 step = sorted(steps)[len(steps) // 2]
                 again = medians["ascent"].computing * 1e3 if "ascent" in medians else float("nan")
                 changes.append(f"| {work} | {workers} | {step:,.2f} | {again:,.0f} |")
