@@ -1,6 +1,8 @@
 """Real sockets on the loopback: framed TCP and WebSocket carry the same conversation."""
 
 import socket
+import subprocess
+import sys
 
 import pytest
 import trio
@@ -116,3 +118,8 @@ async def test_something_else_that_listens_is_no_server() -> None:
         with pytest.raises((UnavailableError, ConnectionClosed), match="hello got no answer"):
             async with open_client(f"df://127.0.0.1:{port}"):
                 raise AssertionError("no server")
+
+
+def test_what_websockets_need_is_loaded_where_one_is_wanted() -> None:
+    program = "import sys, dataflow_serve.cli; sys.exit('trio_websocket' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,9 +1,10 @@
 """Clients of a server: `open_client` for trio programs, `connect` for all others.
 
 The layers, from the wire up: ``_framing`` (bytes to messages) and ``_connection`` (the protocol) do no I/O;
-``_transport`` and ``_link`` move bytes on trio; ``_subscription`` and ``_trio`` are what a trio program sees;
-``_portal`` and ``_blocking`` bring the same to programs without an event loop. ``_view``, ``_changes``,
-``_load``, ``_order`` and ``_tables`` are plain functions on rows that both sides share.
+``_transport``, ``_websocket`` and ``_link`` move bytes on trio; ``_subscription`` and ``_trio`` are what a
+trio program sees; ``_portal`` and ``_blocking`` bring the same to programs without an event loop. ``_view``,
+``_changes``, ``_load``, ``_order`` and ``_tables`` are plain functions on rows that both sides share;
+``_undecoded`` is for batch runs, whose results never become rows here.
 """
 
 from dataflow_serve.client._blocking import (

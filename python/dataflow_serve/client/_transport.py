@@ -1,4 +1,4 @@
-"""Ways to a server: addresses, and the two kinds of trio connection that carry the protocol."""
+"""Ways to a server: addresses, and the plain or encrypted streams that carry the protocol."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import trio
-import trio_websocket
 
 from dataflow_serve.client._framing import (
-    MAX_MESSAGE_BYTES,
     Framing,
     LengthPrefixed,
     WebSocketMessages,
 )
 from dataflow_serve.client._tls import client_context, explain_tls
-from dataflow_serve.errors import DataflowError, ForbiddenError, LocalProtocolError, UnavailableError
+from dataflow_serve.errors import LocalProtocolError, UnavailableError
 from dataflow_serve.protocol import DEFAULT_PORT
 
-__all__ = ["Address", "StreamTransport", "Transport", "WebSocketTransport"]
+__all__ = ["Address", "StreamTransport", "Transport", "innermost", "unreachable"]
 
 # Large reads decide the throughput of both transports: they bound how often a byte crosses the event loop.
 RECEIVE_BYTES = 256 * 1024
@@ -74,48 +72,6 @@ class StreamTransport(Transport):
     async def aclose(self) -> None:
         """Close the stream; cancelling closes it as well, only less politely."""
         await self._stream.aclose()
-
-
-class WebSocketTransport(Transport):
-    """Frames as binary WebSocket messages."""
-
-    def __init__(self, socket: trio_websocket.WebSocketConnection, stream: trio.abc.Stream) -> None:
-        """Take over the connection and the stream that it runs on."""
-        self._socket = socket
-        self._stream = stream
-
-    async def send(self, frames: Sequence[bytes]) -> None:
-        """Send a message a frame; see `Transport.send`."""
-        for frame in frames:
-            await self._socket.send_message(frame)
-
-    async def receive(self) -> bytes | str:
-        """Read one message; see `Transport.receive`."""
-        while True:
-            try:
-                message: bytes | str = await self._socket.get_message()
-            except trio_websocket.ConnectionClosed as closed:
-                if closed.reason is not None and closed.reason.code in (1000, 1001):
-                    return b""
-                raise trio.BrokenResourceError(_spelled(closed)) from closed
-            # An empty message says nothing, and would read as the end.
-            if message:
-                return message
-
-    async def aclose(self) -> None:
-        """Close with the closing handshake; cancelling skips it."""
-        try:
-            await self._socket.aclose()
-        finally:
-            # When it was cancelled, or the peer closed first, the WebSocket leaves this to others.
-            await trio.aclose_forcefully(self._stream)
-
-
-def _spelled(closed: trio_websocket.ConnectionClosed) -> str:
-    if closed.reason is None:
-        return "the WebSocket broke off"
-    text = f"the server closed the WebSocket with code {closed.reason.code}"
-    return f"{text}: {closed.reason.reason}" if closed.reason.reason else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +134,14 @@ class Address:
             # acknowledgement of an earlier one.
             plain = await trio.open_tcp_stream(self.host, self.port)
             stream = await self._encrypted(plain) if self.scheme in ENCRYPTED else plain
-            if self.is_websocket:
-                return await self._open_websocket(nursery, stream), WebSocketMessages()
+        except OSError as error:
+            raise unreachable(self, error) from error
+        if not self.is_websocket:
             return StreamTransport(stream, str(self)), LengthPrefixed()
-        except trio_websocket.ConnectionRejected as error:
-            raise _rejection(self, error) from error
-        except (OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as error:
-            raise UnavailableError(
-                f"cannot reach a server at {self}: {_why(error)}",
-                "Start one with `dataflow-serve`, or check the address.",
-                retry=True,
-            ) from error
+        # Only here: loading it takes a tenth of the time in which a command starts, and few need it.
+        from dataflow_serve.client._websocket import open_websocket
+
+        return await open_websocket(self, nursery, stream), WebSocketMessages()
 
     async def _encrypted(self, stream: trio.SocketStream) -> Socket:
         """Shake hands; messages say where they end, so that nobody has to wait for a goodbye."""
@@ -206,50 +159,25 @@ class Address:
             raise
         return encrypted
 
-    async def _open_websocket(self, nursery: trio.Nursery, stream: Socket) -> WebSocketTransport:
-        try:
-            return WebSocketTransport(await nursery.start(self._attend_websocket, stream), stream)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
 
-    async def _attend_websocket(
-        self, stream: Socket, *, task_status: trio.TaskStatus[trio_websocket.WebSocketConnection]
-    ) -> None:
-        """Run the WebSocket's own task, which reports a refusal to its nursery rather than to its caller."""
-        headers = [] if self.token is None else [(b"Authorization", b"Bearer " + self.token.encode())]
-        try:
-            async with trio.open_nursery() as nursery:
-                socket = await trio_websocket.wrap_client_stream(
-                    nursery,
-                    stream,
-                    f"{self.host}:{self.port}",
-                    self.path,
-                    extra_headers=headers,
-                    max_message_size=MAX_MESSAGE_BYTES,
-                    receive_buffer_size=RECEIVE_BYTES,
-                )
-                task_status.started(socket)
-        except BaseExceptionGroup as group:
-            raise _innermost(group) from group
-
-
-def _rejection(address: Address, error: trio_websocket.ConnectionRejected) -> DataflowError:
-    if error.status_code in (401, 403):
-        return ForbiddenError(f"the server at {address} refuses this client", "Give it a valid token.")
-    busy = error.status_code == 503
-    return UnavailableError(f"{address} answers with HTTP status {error.status_code}", retry=busy)
+def unreachable(address: Address, error: BaseException) -> UnavailableError:
+    """The error for a server that can't be connected to."""
+    return UnavailableError(
+        f"cannot reach a server at {address}: {_why(error)}",
+        "Start one with `dataflow-serve`, or check the address.",
+        retry=True,
+    )
 
 
 def _why(error: BaseException) -> str:
     """The reason in the system's words: trio wraps an attempt for each address that a name has."""
-    cause = _innermost(error.__cause__ or error)
+    cause = innermost(error.__cause__ or error)
     if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
         return os.strerror(cause.errno).lower()
     return str(cause) or type(cause).__name__
 
 
-def _innermost(error: BaseException) -> BaseException:
+def innermost(error: BaseException) -> BaseException:
     """The first single error of a group; what was cancelled because of it doesn't count."""
     while isinstance(error, BaseExceptionGroup):
         _, others = error.split(trio.Cancelled)
