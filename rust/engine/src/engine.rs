@@ -482,8 +482,8 @@ impl Engine {
         }
     }
 
-    /// Introduces a transaction's rows at `time`, at their owner. The order of calls is the order of effect; deletes
-    /// come before inserts. Rows have the relation's columns, encoded.
+    /// Introduces a transaction's rows at `time`, at their owner: a time after the one at which the relation was registered. The
+    /// order of calls is the order of effect; deletes come before inserts. Rows have the relation's columns, encoded.
     pub fn introduce(&mut self, relation: RelationId, time: Time, delete: &RowBuf, insert: &RowBuf) {
         let stored = self.catalog.relations.get_mut(&relation);
         if let Some(input) = stored.and_then(|stored| stored.input.as_mut()) {
