@@ -17,7 +17,7 @@ use crate::operators::arrange::{arrange, arrange_with, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
 use crate::render::order;
 use crate::trace::Agent;
-use crate::trace::fold::{FoldBatcher, LastWrite, Prior, operation};
+use crate::trace::fold::{LastWrite, Prior, operation};
 
 /// Rows handed to the dataflow at once: what follows sorts them in one go.
 const CHUNK_ROWS: usize = 1 << 13;
@@ -67,9 +67,8 @@ pub(crate) fn build(
             InputMode::Raw => arrange(rows, name, width, meter),
             InputMode::Set | InputMode::Upsert(_) => {
                 let prior = Prior::default();
-                let fold = LastWrite { key_width, val_width: width - key_width };
-                let arranged =
-                    arrange_with(rows, name, key_width, FoldBatcher::new(fold, prior.clone(), meter), meter);
+                let batcher = LastWrite::new(key_width, width - key_width, prior.clone(), meter);
+                let arranged = arrange_with(rows, name, key_width, batcher, meter);
                 prior.set(arranged.trace.clone());
                 arranged
             }

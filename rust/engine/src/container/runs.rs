@@ -8,16 +8,23 @@ use super::updates::{Diff, Updates};
 
 /// Calls `each` with every distinct row of consolidated runs of one width, in order, and with the row's consolidated
 /// times; rows whose differences cancel are left out.
-pub(crate) fn merge_runs<T: EngineTime>(
-    runs: &[Updates<T>],
-    mut each: impl FnMut(&[Word], &mut Vec<(T, Diff)>),
+pub(crate) fn merge_runs<'a, T: EngineTime>(
+    runs: &'a [Updates<T>],
+    mut each: impl FnMut(&'a [Word], &mut Vec<(T, Diff)>),
 ) {
     match runs.first().map_or(0, Updates::width) {
+        0 => merge_by(runs, |_, _| (), &mut each),
         1 => merge_by(runs, |run, index| narrow::<1, T>(run, index), &mut each),
         2 => merge_by(runs, |run, index| narrow::<2, T>(run, index), &mut each),
-        3 => merge_by(runs, |run, index| narrow::<3, T>(run, index), &mut each),
-        4 => merge_by(runs, |run, index| narrow::<4, T>(run, index), &mut each),
-        _ => merge_by(runs, |run, index| run.row(index), &mut each),
+        // What mostly tells wider rows apart stands where they are compared, not where they are kept.
+        _ => merge_by(
+            runs,
+            |run, index| {
+                let row = run.row(index);
+                ([row[0], row[1]], &row[2..])
+            },
+            &mut each,
+        ),
     }
 }
 
@@ -30,7 +37,7 @@ fn narrow<const N: usize, T: EngineTime>(run: &Updates<T>, index: usize) -> [Wor
 fn merge_by<'a, K: Ord + Copy, T: EngineTime>(
     runs: &'a [Updates<T>],
     key: impl Fn(&'a Updates<T>, usize) -> K,
-    each: &mut impl FnMut(&[Word], &mut Vec<(T, Diff)>),
+    each: &mut impl FnMut(&'a [Word], &mut Vec<(T, Diff)>),
 ) {
     let head = |run: usize, at: usize| (at < runs[run].len()).then(|| key(&runs[run], at));
     let mut next = vec![0; runs.len()];

@@ -24,10 +24,6 @@ pub(crate) enum Scalar {
     Compare(Func, Box<Scalar>, Box<Scalar>),
     /// Any function.
     Call(Func, Type, Vec<Scalar>),
-    /// The upper half of a column's word.
-    Upper(usize),
-    /// The lower half of a column's word.
-    Lower(usize),
     /// Panics, for tests.
     Fault(Fault),
     /// An aggregate read from running totals; its row is passed over where the group is empty.
@@ -102,8 +98,6 @@ impl Scalar {
         match self {
             Scalar::Col(index) => Some(row[*index]),
             Scalar::Const(word) => Some(*word),
-            Scalar::Upper(index) => Some(row[*index] >> 32),
-            Scalar::Lower(index) => Some(row[*index] & u64::from(u32::MAX)),
             Scalar::Total(total) => total.eval(row),
             Scalar::Fault(fault) => fault.strike(),
             Scalar::Compare(func, left, right) => {

@@ -23,7 +23,8 @@ use crate::expr::{Project, Scalar};
 use crate::meter::Meter;
 use crate::trace::batch::BatchBuilder;
 use crate::trace::cursors::Cursors;
-use crate::trace::fold::{FoldBatcher, Prior, Totals};
+use crate::trace::fold::Prior;
+use crate::trace::totals::TotalsBatcher;
 use crate::trace::{RowBatch, RowSpine, View};
 
 /// The rows of a reduction: key columns, then one column an aggregate. `types` are those of the input's columns.
@@ -63,29 +64,42 @@ fn totals<'scope>(
     meter: &Meter,
 ) -> Rows<'scope, u64> {
     let key_width = key.len();
-    let mut summands: Vec<Scalar> = key.iter().map(|&column| Scalar::Col(column)).collect();
+    let mut columns = key.to_vec();
     let mut finish: Vec<Scalar> = (0..key_width).map(Scalar::Col).collect();
     for aggregate in aggregates {
-        // In the totals the count comes between the key and the sums.
+        let summed = matches!(aggregate.func, AggregateFunc::Sum | AggregateFunc::Mean);
+        let place =
+            aggregate.column.filter(|_| summed).map_or(0, |column| place(&mut columns, key_width, column));
+        // In the totals the count comes between the key and the sums, of which each column has two.
         let total = Total {
             func: aggregate.func,
             ty: column_type(aggregate, types),
             count: key_width,
-            sum: summands.len() + 1,
+            sum: key_width + 1 + 2 * place,
         };
         finish.push(Scalar::Total(total));
-        if let (Some(column), AggregateFunc::Sum | AggregateFunc::Mean) = (aggregate.column, aggregate.func) {
-            summands.extend([Scalar::Upper(column), Scalar::Lower(column)]);
-        }
     }
-    let sums = summands.len() - key_width;
     let prior = Prior::default();
-    let batcher = FoldBatcher::new(Totals { key_width, sums }, prior.clone(), meter);
+    let batcher = TotalsBatcher::new(key_width, columns.len() - key_width, prior.clone(), meter);
     meter.hold_waiting(batcher.held());
-    let rows = map(rows, "Summands", Project::scalars(summands), &meter.preparing());
+    let project = Project::columns(columns);
+    let rows = if project.is_identity(types.len()) {
+        rows
+    } else {
+        map(rows, "Summands", project, &meter.preparing())
+    };
     let arranged = arrange_with(rows, "Totals", key_width, batcher, meter);
     prior.set(arranged.trace.clone());
     flatten(&readable(arranged), "Finish", Project::scalars(finish), meter)
+}
+
+/// Where a column stands among those behind the key; it is added if it isn't there.
+fn place(columns: &mut Vec<usize>, key_width: usize, column: usize) -> usize {
+    let behind = &columns[key_width..];
+    behind.iter().position(|&other| other == column).unwrap_or_else(|| {
+        columns.push(column);
+        columns.len() - 1 - key_width
+    })
 }
 
 /// The groups themselves, looked at again when they change.
@@ -177,7 +191,6 @@ impl Groups {
             fresh.sort_unstable();
             fresh.dedup_by_key(|(time, _)| *time);
             let mut settled = output.single(&mut before).then(|| before.clone());
-            changes.clear();
             for &(time, _) in &fresh {
                 let current = self.evaluate(&all, time);
                 if current != settled {
@@ -186,13 +199,7 @@ impl Groups {
                     settled = current;
                 }
             }
-            crate::container::sort::consolidate(&mut changes);
-            for index in 0..changes.len() {
-                builder.push_update(changes.time(index), changes.diff(index));
-                if index + 1 == changes.len() || changes.row(index + 1) != changes.row(index) {
-                    builder.end_value(&key, changes.row(index));
-                }
-            }
+            builder.end_key(&key, &mut changes);
         }
         builder.done()
     }

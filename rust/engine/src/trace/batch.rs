@@ -5,6 +5,7 @@ use std::ops::Range;
 use dataflow_protocol::value::Word;
 
 use crate::container::runs::merge_runs;
+use crate::container::sort::consolidate;
 use crate::container::{Diff, EngineTime, RunVec, TimeColumn, Updates};
 
 /// End offsets of consecutive groups, which take no space while every group has one member.
@@ -251,6 +252,18 @@ impl<T: EngineTime> BatchBuilder<T> {
         }
     }
 
+    /// Adds a key with all that changes of its values, in any order; takes the changes.
+    pub(crate) fn end_key(&mut self, key: &[Word], changes: &mut Updates<T>) {
+        consolidate(changes);
+        for index in 0..changes.len() {
+            self.push_update(changes.time(index), changes.diff(index));
+            if index + 1 == changes.len() || changes.row(index + 1) != changes.row(index) {
+                self.end_value(key, changes.row(index));
+            }
+        }
+        changes.clear();
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.batch.diffs.len()
     }
@@ -284,7 +297,6 @@ impl Ends {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::sort::consolidate;
 
     fn batch(rows: &[([u64; 2], u64, i64)], key_width: usize) -> RowBatch<u64> {
         let mut updates = Updates::new(2);

@@ -143,7 +143,7 @@ impl<T: EngineTime> Extracted<T> {
     }
 
     /// Calls `each` with every row, in order, and its consolidated times.
-    pub(crate) fn for_each(&self, each: impl FnMut(&[Word], &mut Vec<(T, Diff)>)) {
+    pub(crate) fn for_each<'a>(&'a self, each: impl FnMut(&'a [Word], &mut Vec<(T, Diff)>)) {
         merge_runs(&self.runs, each);
     }
 }

@@ -5,7 +5,7 @@
 //! * [`view`]: batches as an operator sees them, its own or another dataflow's as of a time; and their traces.
 //! * [`batcher`]: from unordered updates to batches.
 //! * [`cursors`]: several batches walked together, key by key.
-//! * [`fold`]: batchers whose output depends on what is there: input semantics and running aggregates.
+//! * [`fold`], [`totals`]: batchers whose output depends on what is there: input semantics and running totals.
 //! * [`scan`]: reading the contents as of a time.
 
 pub(crate) mod batch;
@@ -14,6 +14,7 @@ pub(crate) mod cursors;
 pub(crate) mod fold;
 pub(crate) mod merge;
 pub(crate) mod scan;
+pub(crate) mod totals;
 pub(crate) mod view;
 
 pub(crate) use batch::RowBatch;
