@@ -13,6 +13,7 @@
 //! values stand in the row already.
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
@@ -272,8 +273,9 @@ impl Piece {
 struct Sought {
     views: Vec<Batch>,
     key: Vec<Word>,
-    /// Whether `key` is one.
-    known: bool,
+    /// When it was asked for, if any was.
+    moment: Option<Moment>,
+    /// Where it is, in batches that have something at that moment.
     found: Vec<Found>,
 }
 
@@ -304,25 +306,31 @@ impl Sought {
     }
 
     fn forget(&mut self) {
-        self.known = false;
+        self.moment = None;
         self.views.clear();
         self.found.clear();
     }
 
-    /// Finds the key that stands in these columns of a row.
-    fn find(&mut self, row: &[Word], columns: &[usize]) {
+    /// Finds the key that stands in these columns of a row, at this moment.
+    fn find(&mut self, row: &[Word], columns: &[usize], moment: Moment) {
         let words = || columns.iter().map(|&column| row[column]);
-        if self.known && words().eq(self.key.iter().copied()) {
+        let order = self.moment.map(|_| words().cmp(self.key.iter().copied()));
+        if self.moment == Some(moment) && order == Some(Ordering::Equal) {
             return;
         }
-        let ahead = self.known && words().gt(self.key.iter().copied());
+        if order != Some(Ordering::Greater) {
+            self.views.iter_mut().for_each(|batch| batch.at = 0);
+        }
         self.key.clear();
         self.key.extend(words());
-        self.known = true;
+        self.moment = Some(moment);
         self.found.clear();
         for (index, batch) in self.views.iter_mut().enumerate() {
+            if moment.excludes(batch.only) {
+                continue;
+            }
             let trie = batch.view.trie();
-            batch.at = trie.seek(if ahead { batch.at } else { 0 }, &self.key);
+            batch.at = trie.seek(batch.at, &self.key);
             if batch.at < trie.keys() && trie.is_key(batch.at, &self.key) {
                 let values = trie.values(batch.at);
                 self.found.push(Found { batch: index, at: values.start, values });
@@ -330,20 +338,16 @@ impl Sought {
         }
     }
 
-    /// No less than the number of the key's values at this moment.
-    fn count(&self, moment: Moment) -> usize {
-        let there = self.found.iter().filter(|found| !moment.excludes(self.views[found.batch].only));
-        there.map(|found| found.values.len()).sum()
+    /// No less than the number of the key's values.
+    fn count(&self) -> usize {
+        self.found.iter().map(|found| found.values.len()).sum()
     }
 
-    /// Copies of a value of the key at this moment.
+    /// Copies of a value of the key.
     fn copies(&mut self, value: &[Word], moment: Moment) -> Diff {
         let mut copies = 0;
         for found in &mut self.found {
             let batch = &self.views[found.batch];
-            if moment.excludes(batch.only) {
-                continue;
-            }
             let (trie, end) = (batch.view.trie(), found.values.end);
             // Values mostly come in order.
             if found.at >= end || trie.value(found.at) > value {
@@ -359,7 +363,7 @@ impl Sought {
 }
 
 /// A point in an arrangement's history.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Moment {
     time: u64,
     strict: bool,
@@ -436,7 +440,7 @@ impl Work {
             let done = match lookup.action(row) {
                 Action::Pass => self.pass(&lookup, row, time, diff),
                 Action::Confirm => {
-                    self.sought.find(row, &lookup.key);
+                    self.sought.find(row, &lookup.key, moment);
                     self.value.clear();
                     self.value.extend(lookup.value.iter().map(|&column| row[column]));
                     match self.sought.copies(&self.value, moment) {
@@ -445,8 +449,8 @@ impl Work {
                     }
                 }
                 Action::Count => {
-                    self.sought.find(row, &lookup.key);
-                    match (self.sought.count(moment), piece.value) {
+                    self.sought.find(row, &lookup.key, moment);
+                    match (self.sought.count(), piece.value) {
                         (0, None) => true,
                         // In the middle of its own values.
                         (_, Some(_)) => self.propose(&lookup, piece, moment, effort, full, emit),
@@ -457,7 +461,7 @@ impl Work {
                     }
                 }
                 Action::Propose => {
-                    self.sought.find(row, &lookup.key);
+                    self.sought.find(row, &lookup.key, moment);
                     self.propose(&lookup, piece, moment, effort, full, emit)
                 }
             };
@@ -526,9 +530,7 @@ impl Work {
         let diff = piece.rows.diff(piece.row);
         while let Some(found) = self.sought.found.get(piece.found) {
             let (values, batch) = (found.values.clone(), &self.sought.views[found.batch]);
-            let start = piece.value.unwrap_or(values.start);
-            let excluded = moment.excludes(batch.only);
-            for value in if excluded { values.end..values.end } else { start..values.end } {
+            for value in piece.value.unwrap_or(values.start)..values.end {
                 if *effort == 0 {
                     piece.value = Some(value);
                     return false;

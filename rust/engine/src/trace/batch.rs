@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use dataflow_protocol::value::Word;
 
+use super::sample::{Sample, bisect, gallop};
 use crate::container::runs::merge_runs;
 use crate::container::sort::consolidate;
 use crate::container::{Diff, EngineTime, RunVec, TimeColumn, Updates};
@@ -39,6 +40,9 @@ impl Ends {
     }
 }
 
+/// So many keys are searched before the sample is asked where to go on.
+const NEAR: usize = 16;
+
 /// The rows of a batch: distinct keys in order, under each its distinct values in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trie {
@@ -50,6 +54,7 @@ pub(crate) struct Trie {
     key_ends: Ends,
     /// For each value the end of its updates.
     val_ends: Ends,
+    sample: Sample,
 }
 
 impl Trie {
@@ -94,18 +99,30 @@ impl Trie {
         self.val_width
     }
 
-    /// The first key at or after `from` that is not less than `key`: gallops, so near keys are cheap.
+    /// The first key at or after `from` that is not less than `key`; near keys are cheap.
     #[inline]
     pub(crate) fn seek(&self, from: usize, key: &[Word]) -> usize {
         // Narrow keys, the usual ones, are compared as numbers and arrays, not as slices of any length.
         match (self.key_width, key) {
-            (1, &[key]) => gallop(from, self.keys.len(), |at| self.keys[at] < key),
+            (1, &[key]) => self.find(from, self.keys.len(), key, |at| self.keys[at] < key),
             (2, &[first, second]) => {
                 let (keys, _) = self.keys.as_chunks::<2>();
-                gallop(from, keys.len(), |at| keys[at] < [first, second])
+                self.find(from, keys.len(), first, |at| keys[at] < [first, second])
             }
-            _ => gallop(from, self.keys(), |at| self.key(at) < key),
+            (_, &[first, ..]) => self.find(from, self.keys(), first, |at| self.key(at) < key),
+            (_, []) => from,
         }
+    }
+
+    /// The first position from `from` up to `end` that is not `less` than a key that begins with `first`.
+    #[inline]
+    fn find(&self, from: usize, end: usize, first: Word, less: impl Fn(usize) -> bool) -> usize {
+        let near = end.min(from + NEAR);
+        let found = gallop(from, near, &less);
+        if found < near || near == end {
+            return found;
+        }
+        bisect(self.sample.narrow(near - 1, end, first), less)
     }
 
     /// The first value from `from` up to `end`, all of one key, that is not less than `value`.
@@ -122,26 +139,6 @@ impl Trie {
     pub(crate) fn is_key(&self, index: usize, key: &[Word]) -> bool {
         self.key(index).iter().eq(key)
     }
-}
-
-/// The first position from `from` up to `end` that is not `less`, which holds for a prefix.
-#[inline]
-fn gallop(from: usize, end: usize, less: impl Fn(usize) -> bool) -> usize {
-    if from >= end || !less(from) {
-        return from;
-    }
-    let (mut low, mut step) = (from, 1);
-    while low + step < end && less(low + step) {
-        low += step;
-        step <<= 1;
-    }
-    let mut high = (low + step).min(end);
-    low += 1;
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if less(middle) { low = middle + 1 } else { high = middle }
-    }
-    low
 }
 
 /// A batch: rows, and for each its updates.
@@ -196,6 +193,7 @@ impl<T: EngineTime> RowBatch<T> {
         let trie = &self.trie;
         8 * (trie.keys.capacity() + trie.vals.capacity())
             + 4 * (trie.key_ends.ends.capacity() + trie.val_ends.ends.capacity())
+            + trie.sample.heap_bytes()
             + self.times.heap_bytes()
             + self.diffs.heap_bytes()
     }
@@ -272,6 +270,7 @@ impl<T: EngineTime> BatchBuilder<T> {
     pub(crate) fn done(mut self) -> RowBatch<T> {
         let trie = &mut self.batch.trie;
         trie.keys.shrink_to_fit();
+        trie.sample = Sample::of(&trie.keys, trie.key_width);
         trie.vals.shrink_to_fit();
         trie.key_ends.ends.shrink_to_fit();
         trie.val_ends.ends.shrink_to_fit();
@@ -330,13 +329,25 @@ mod tests {
 
     #[test]
     fn seek_agrees_with_a_linear_search() {
-        let rows: Vec<_> = (0..200u64).map(|i| ([i * 3 % 97, 0], 0, 1)).collect();
-        let batch = batch(&rows, 1);
-        let trie = batch.trie();
-        for from in 0..trie.keys() {
-            for key in 0..110u64 {
-                let expected = (from..trie.keys()).find(|&i| trie.key(i)[0] >= key).unwrap_or(trie.keys());
-                assert_eq!(trie.seek(from, &[key]), expected);
+        // Of a short batch, and of long ones, in which few or many keys begin with the same word.
+        for (count, alike) in [(200, 1), (3_000, 1), (3_000, 7), (3_000, 1_000), (3_000, 5_000)] {
+            let rows: Vec<_> = (0..count).map(|i| ([i / alike * 3, i * 3], 0, 1)).collect();
+            for key_width in [1, 2] {
+                let batch = batch(&rows, key_width);
+                let trie = batch.trie();
+                for from in (0..trie.keys()).step_by(if count > 200 { 61 } else { 1 }) {
+                    for i in (0..count + 40).step_by(if count > 200 { 37 } else { 1 }) {
+                        for off in 0..4 {
+                            let key = &[i / alike * 3 + off / 2, i * 3 + off % 2][..key_width];
+                            let expected = (from..trie.keys()).find(|&i| trie.key(i) >= key);
+                            assert_eq!(
+                                trie.seek(from, key),
+                                expected.unwrap_or(trie.keys()),
+                                "{key:?} from {from}"
+                            );
+                        }
+                    }
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Arrangements: indexed, shared, compacted histories of rows (ADR 0003).
 //!
 //! * [`batch`]: immutable sorted runs of updates, keyed by the leading words of a row.
+//! * [`sample`]: how a key is found in a long one.
 //! * [`merge`]: how the spine merges two of them, bit by bit.
 //! * [`view`]: batches as an operator sees them, its own or another dataflow's as of a time; and their traces.
 //! * [`batcher`]: from unordered updates to batches.
@@ -13,6 +14,7 @@ pub(crate) mod batcher;
 pub(crate) mod cursors;
 pub(crate) mod fold;
 pub(crate) mod merge;
+mod sample;
 pub(crate) mod scan;
 pub(crate) mod totals;
 pub(crate) mod view;
