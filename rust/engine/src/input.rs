@@ -17,10 +17,11 @@ use crate::operators::arrange::{arrange, arrange_with, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
 use crate::render::order;
 use crate::trace::Agent;
+use crate::trace::batcher::RUN_ROWS;
 use crate::trace::fold::{LastWrite, Prior, operation};
 
 /// Rows handed to the dataflow at once: what follows sorts them in one go.
-const CHUNK_ROWS: usize = 1 << 13;
+const CHUNK_ROWS: usize = RUN_ROWS;
 
 /// The end of an input that a worker holds.
 pub(crate) struct Input {
@@ -98,18 +99,12 @@ impl Input {
     }
 
     fn operations(&mut self, time: Time, rows: &RowBuf, operation: u64) {
-        if rows.is_empty() {
-            return;
+        for start in (0..rows.len()).step_by(CHUNK_ROWS) {
+            let chunk = start..rows.len().min(start + CHUNK_ROWS);
+            let mut updates = Updates::with_capacity(self.width(), chunk.len());
+            chunk.for_each(|index| self.operation(&mut updates, rows.row(index), operation, time));
+            self.handle.send_batch(&mut updates);
         }
-        let mut updates = Updates::new(self.width());
-        for row in rows.iter() {
-            self.operation(&mut updates, row, operation, time);
-            if updates.len() >= CHUNK_ROWS {
-                self.handle.send_batch(&mut updates);
-                updates = Updates::new(self.width());
-            }
-        }
-        self.handle.send_batch(&mut updates);
     }
 
     fn width(&self) -> usize {

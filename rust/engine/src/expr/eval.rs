@@ -22,7 +22,9 @@ pub(crate) enum Scalar {
     Const(Word),
     /// Two columns or constants compared as words; the hot filters.
     Compare(Func, Box<Scalar>, Box<Scalar>),
-    /// Any function.
+    /// A function of two arguments.
+    Pair(Func, Type, Box<[Scalar; 2]>),
+    /// Any other.
     Call(Func, Type, Vec<Scalar>),
     /// Panics, for tests.
     Fault(Fault),
@@ -82,6 +84,9 @@ impl Scalar {
                     {
                         Scalar::Compare(*func, Box::new(left), Box::new(right))
                     }
+                    (Some(right), Some(left)) if args.is_empty() => {
+                        Scalar::Pair(*func, *over, Box::new([left, right]))
+                    }
                     (last, previous) => {
                         args.extend(previous);
                         args.extend(last);
@@ -110,6 +115,9 @@ impl Scalar {
                     Func::Gt => left > right,
                     _ => left >= right,
                 }))
+            }
+            Scalar::Pair(func, over, args) => {
+                functions::apply(*func, *over, &[args[0].eval(row)?, args[1].eval(row)?])
             }
             Scalar::Call(func, over, args) => {
                 let args: SmallVec<[Word; 4]> =

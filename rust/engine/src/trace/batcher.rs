@@ -13,7 +13,7 @@ use crate::container::{Diff, EngineTime, TimeColumn, Updates};
 use crate::meter::{Held, Meter};
 
 /// Updates gathered before they are sorted as one run.
-const RUN_ROWS: usize = 1 << 16;
+pub(crate) const RUN_ROWS: usize = 1 << 16;
 
 /// Runs of about one length that are merged to one: many, so that an update is copied seldom; not more, so that what
 /// adds up to nothing is found out before it takes much space.
