@@ -87,6 +87,51 @@ def test_an_arrangement_says_how_many_values_columns_have_together() -> None:
     assert RelationStatistics(1000, (100, 100), {}).values([0, 1]) == 1000
 
 
+CYCLE = "item(o, s, _), order(o, c, _), customer(c, n), supplier(s, n)"
+
+
+@pytest.mark.parametrize(
+    ("body", "changed", "at_once"),
+    [
+        # Each is found by a key of it, beginning with the items.
+        (CYCLE, {}, False),
+        # An order has many rows.
+        (CYCLE, {"order": RelationStatistics(1_500_000, (1_000, 100_000, 2_400), {})}, True),
+        # That columns are a key together only an arrangement by them tells.
+        (CYCLE.replace("(c, n)", "(c, n), deal(c, s, _)"), {}, True),
+        (
+            CYCLE.replace("(c, n)", "(c, n), deal(c, s, _)"),
+            {"deal": RelationStatistics(1_000, (100, 100, 10), {frozenset([0, 1]): 1_000})},
+            False,
+        ),
+        # Nothing is known of it.
+        (CYCLE, {"supplier": RelationStatistics(0, (0, 0), {})}, True),
+        # The edges of a graph, found by one of two columns.
+        ("edge(x, y), edge(y, z), edge(x, z)", {}, True),
+    ],
+)
+def test_a_cycle_is_taken_at_once_unless_each_atom_is_found_by_a_key(
+    body: str, changed: dict[str, RelationStatistics], at_once: bool
+) -> None:
+    widths = {**NAMES, "supplier": 2, "deal": 3}
+    catalog = Catalog(
+        [relation(number, name, width) for number, (name, width) in enumerate(widths.items(), 1)]
+    )
+    known = {
+        "item": RelationStatistics(6_000_000, (1_500_000, 10_000, 50), {}),
+        "order": RelationStatistics(1_500_000, (1_500_000, 100_000, 2_400), {}),
+        "customer": RelationStatistics(150_000, (150_000, 25), {}),
+        "supplier": RelationStatistics(10_000, (10_000, 25), {}),
+        "deal": RelationStatistics(1_000, (100, 100, 10), {}),
+        "edge": RelationStatistics(1_000, (400, 400), {}),
+        **changed,
+    }
+    variable = body[body.index("(") + 1]
+    program = f".decl p(x: number)\np({variable}) :- {body}."
+    nodes = compile_program(program, catalog, None, Statistics(known)).plan["nodes"]
+    assert any(node["op"] == "multijoin" for node in nodes) == at_once
+
+
 def test_what_workers_say_is_read() -> None:
     said = {"edge": {"rows": 9, "distinct": [3, 4], "keys": [[[1, 0], 8]]}}
     known = Statistics.from_json(said).get("edge")

@@ -1,9 +1,9 @@
 """Order of joins: a conjunction to rows.
 
-Atoms that close a cycle are taken at once (`_cycles`). The others are joined one by one: where something is
-known of the rows of some, in an order in which few rows come about (`_statistics`); else greedily, what is
-bound already first, then constants, then the fewest new variables. Cross products come last, so a plan has
-one only where the rule has one.
+Atoms that close a cycle are taken at once (`_cycles`), unless they meet by keys. The others are joined one by
+one: where something is known of the rows of some, in an order in which few rows come about (`_statistics`);
+else greedily, what is bound already first, then constants, then the fewest new variables. Cross products come
+last, so a plan has one only where the rule has one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from dataflow_serve.planner._flatten import (
 from dataflow_serve.planner._groups import add_to_groups, is_total
 from dataflow_serve.planner._nodes import Nodes
 from dataflow_serve.planner._rows import Rows
-from dataflow_serve.planner._statistics import Atom, join_order
+from dataflow_serve.planner._statistics import Atom, RelationStatistics, join_order, meet_by_keys
 from dataflow_serve.planner._windows import Window, window_of
 
 __all__ = ["Planned", "plan_body"]
@@ -252,10 +252,13 @@ class _Body:
     # Cycles
 
     def _cycle(self) -> Rows | None:
-        """The rows of the atoms that close a cycle, if some do and no recursion changes them."""
+        """The rows of the atoms that close a cycle, if some do and no recursion changes them.
+
+        Atoms that meet by keys make no rows for nothing, and are joined two at a time.
+        """
         static = [s for s in self._sources if not self._nodes.is_recursive(s.atom.relation)]
         core = [static[place] for place in cyclic_core([frozenset(s.rows.env) for s in static])]
-        if not core:
+        if not core or meet_by_keys([self._placed(source) for source in core]):
             return None
         self._sources = [source for source in self._sources if source not in core]
         needed = self._needed()
@@ -278,6 +281,11 @@ class _Body:
             paths([frozenset(rows.env) for _, rows in inputs]),
         )
         return Rows.open(self._nodes, make, {name: ex.Col(number) for name, number in numbers.items()})
+
+    def _placed(self, source: _Source) -> tuple[RelationStatistics | None, dict[str, int]]:
+        """What is known of an atom's relation, and the column of each variable."""
+        columns = {arg.name: place for place, arg in enumerate(source.atom.args) if isinstance(arg, Var)}
+        return self._nodes.statistics.get(source.atom.relation), columns
 
     def _rank(self) -> None:
         """Give the atoms their places in the order that statistics suggest, if there are any."""

@@ -1,4 +1,4 @@
-"""How many rows relations have, and in which order that suggests to join atoms.
+"""How many rows relations have, and how that suggests to join atoms.
 
 Estimates are of the plainest kind: values are spread evenly, and columns are independent. They need only be
 good enough to tell a relation of ten rows from one of a million, and a key from a flag.
@@ -6,12 +6,15 @@ good enough to tell a relation of ten rows from one of a million, and a key from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-__all__ = ["Atom", "RelationStatistics", "Statistics", "join_order"]
+__all__ = ["Atom", "RelationStatistics", "Statistics", "join_order", "meet_by_keys"]
+
+KEY_ROWS = 2
+"""Rows for a value of a column that is still taken for a key: samples err."""
 
 FILTER_SHARE = 1 / 3
 """What is taken to pass a condition of which nothing is known."""
@@ -32,6 +35,16 @@ class RelationStatistics:
         known = self.keys.get(frozenset(columns))
         found = known if known is not None else prod(self.distinct[column] for column in columns)
         return float(max(1, min(found, self.rows)))
+
+    def is_key(self, columns: Set[int]) -> bool:
+        """Whether there is about a row at most for values of these columns.
+
+        That columns which aren't keys are one together, only an arrangement by them can tell.
+        """
+        if len(columns) == len(self.distinct):
+            return True
+        counts = [self.distinct[column] for column in columns]
+        return max(*counts, self.keys.get(frozenset(columns), 0), 0) * KEY_ROWS >= self.rows
 
 
 class Statistics:
@@ -70,6 +83,32 @@ class Atom:
     constants: tuple[int, ...]
     filters: int
     """Conditions besides."""
+
+
+def meet_by_keys(atoms: Sequence[tuple[RelationStatistics | None, Mapping[str, int]]]) -> bool:
+    """Whether from some atom on, each next one is looked up by a key of it.
+
+    Then as many rows come about as the first atom has, or fewer, if they are joined two at a time, however
+    unevenly values are spread. Atoms are what is known of a relation, and the column of each variable.
+    """
+    return any(_met_by_keys(start, atoms) for start in range(len(atoms)))
+
+
+def _met_by_keys(start: int, atoms: Sequence[tuple[RelationStatistics | None, Mapping[str, int]]]) -> bool:
+    bound = set(atoms[start][1])
+    left = [atom for place, atom in enumerate(atoms) if place != start]
+    while left:
+        met = [
+            (known, columns)
+            for known, columns in left
+            if known is not None and known.is_key({columns[name] for name in columns.keys() & bound})
+        ]
+        if not met:
+            return False
+        for _, columns in met:
+            bound |= columns.keys()
+        left = [atom for atom in left if atom not in met]
+    return True
 
 
 @dataclass(frozen=True, slots=True)
