@@ -1,7 +1,8 @@
 """Compares the engine with hand-written differential dataflow, in turns, and prints ratios of medians.
 
 `plain` is written by hand, `sets` the same with inputs that are sets, as the engine's are. Triangles are also
-computed by the engine as pairwise joins (`pairs`). The ratio is that of `ours` to `plain`.
+computed by the engine as pairwise joins (`pairs`), and what is compared with `sets` from `raw` inputs, which
+are no sets (`raw`).
 
 python bench/engine/run.py [--repeats 3] [--work closure triangles …] [--workers 1 2]
 
@@ -28,6 +29,7 @@ FIGURES = {
     "change_p99_us": "p99 µs",
     "changes_per_s": "changes/s",
 }
+RATIOS = [("ours", "plain"), ("ours", "sets"), ("raw", "plain")]
 Figures = dict[str, float]
 
 
@@ -57,6 +59,7 @@ class Bench:
         engines = {"plain": "plain", "ours": str(write_plan(work, self.directory, known))}
         if WORKS[work].sets:
             engines["sets"] = "sets"
+            engines["raw"] = str(write_plan(work, self.directory, known, raw=True))
         if work == "triangles":
             engines["pairs"] = str(write_plan(work, self.directory, pairs=True))
         return engines
@@ -96,10 +99,14 @@ class Bench:
 
 
 def print_table(place: str, medians: dict[str, Figures]) -> None:
-    """A line for each engine, and one with the ratios."""
-    ratios = {figure: medians["ours"][figure] / medians["plain"][figure] for figure in FIGURES}
-    for engine, values in {**medians, "ratio": ratios}.items():
-        digits = {figure: 2 if engine == "ratio" or figure == "load_s" else 0 for figure in FIGURES}
+    """A line for each engine, and one for each ratio."""
+    lines = dict(medians)
+    for one, other in RATIOS:
+        if one in medians and other in medians:
+            ratios = {figure: medians[one][figure] / medians[other][figure] for figure in FIGURES}
+            lines[f"{one} / {other}"] = ratios
+    for engine, values in lines.items():
+        digits = {figure: 2 if "/" in engine or figure == "load_s" else 0 for figure in FIGURES}
         cells = [f"{values[figure]:,.{digits[figure]}f}" for figure in FIGURES]
         print(f"| {place} | {engine} | {' | '.join(cells)} |", flush=True)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Work:
     batches: tuple[tuple[int, int], ...] = ((1, 100),)
     """Rows that change in a transaction after loading, and how many such transactions."""
     sets: bool = False
-    """Whether to compare with a hand-written dataflow whose inputs are sets, too."""
+    """Whether to compare also by hand with inputs that are sets, and on the engine with `raw` ones."""
     tpch: bool = False
 
 
@@ -46,9 +47,12 @@ WORKS = {
 }
 
 
-def program(work: str) -> str:
-    """The computation as a program."""
-    return (Path(__file__).parent / "programs" / f"{work}.dl").read_text()
+def program(work: str, *, raw: bool = False) -> str:
+    """The computation as a program, with `raw` inputs if asked for."""
+    text = (Path(__file__).parent / "programs" / f"{work}.dl").read_text()
+    for name in re.findall(r"^\.input (\w+)", text, re.MULTILINE) if raw else ():
+        text = re.sub(rf"(\.decl {name}\([^)]*\))", r"\1 raw", text)
+    return text
 
 
 def input_columns(work: str) -> dict[str, list[str]]:
@@ -59,16 +63,21 @@ def input_columns(work: str) -> dict[str, list[str]]:
 
 
 def write_plan(
-    work: str, directory: Path, statistics: Statistics | None = None, *, pairs: bool = False
+    work: str,
+    directory: Path,
+    statistics: Statistics | None = None,
+    *,
+    pairs: bool = False,
+    raw: bool = False,
 ) -> Path:
     """The plan that the planner makes of the program.
 
-    With ``pairs`` it sees no cycles, and joins two at a time.
+    With ``pairs`` it sees no cycles, and joins two at a time. With ``raw`` inputs are `raw`.
     """
     blind = mock.patch("dataflow_serve.planner._bodies.cyclic_core", return_value=[])
     with blind if pairs else contextlib.nullcontext():
-        compiled = compile_program(program(work), Catalog(), statistics=statistics)
-    path = directory / f"{work}{'-pairs' if pairs else ''}.plan"
+        compiled = compile_program(program(work, raw=raw), Catalog(), statistics=statistics)
+    path = directory / f"{work}{'-pairs' if pairs else ''}{'-raw' if raw else ''}.plan"
     path.write_bytes(compiled.to_json())
     return path
 

@@ -13,4 +13,4 @@ pub(crate) mod sort;
 pub(crate) mod updates;
 
 pub(crate) use column::{EngineTime, Inner, RunVec, TimeColumn};
-pub(crate) use updates::{Diff, Updates};
+pub(crate) use updates::{Diff, Updates, append};

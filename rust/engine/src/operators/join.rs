@@ -16,7 +16,7 @@ use differential_dataflow::operators::join::{Fresh, JoinTactic, join_with_tactic
 use super::{ArrangedRows, Rows};
 use crate::budget::{Kind, Share};
 use crate::container::exchange::rows_per_container;
-use crate::container::{Diff, EngineTime, Updates};
+use crate::container::{Diff, EngineTime, Updates, append};
 use crate::expr::Project;
 use crate::meter::Meter;
 use crate::trace::View;
@@ -223,7 +223,7 @@ impl<T: EngineTime> Pairs<'_, T> {
             // The left value stands still in the row where it can.
             if self.fresh_is_left {
                 self.row.truncate(key_width);
-                self.row.extend_from_slice(fresh.value(fresh_val));
+                append(self.row, fresh.value(fresh_val));
             }
             let prefix = if self.fresh_is_left { self.row.len() } else { key_width };
             while walk.settled_val < settled_vals.len() {
@@ -234,9 +234,9 @@ impl<T: EngineTime> Pairs<'_, T> {
                 let settled_val = settled_vals.start + walk.settled_val;
                 walk.settled_val += 1;
                 self.row.truncate(prefix);
-                self.row.extend_from_slice(settled.value(settled_val));
+                append(self.row, settled.value(settled_val));
                 if !self.fresh_is_left {
-                    self.row.extend_from_slice(fresh.value(fresh_val));
+                    append(self.row, fresh.value(fresh_val));
                 }
                 let start = output.row_words().len();
                 if self.pairing.project.apply(self.row, output.row_words()) {

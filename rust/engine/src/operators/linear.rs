@@ -15,7 +15,7 @@ use timely::dataflow::operators::generic::Operator;
 use super::{ArrangedRows, Rows};
 use crate::budget::Kind;
 use crate::container::exchange::rows_per_container;
-use crate::container::{EngineTime, Updates};
+use crate::container::{EngineTime, Updates, append};
 use crate::expr::Project;
 use crate::faults::Fault;
 use crate::meter::Meter;
@@ -112,8 +112,8 @@ impl<T: EngineTime> Reading<T> {
             }
             *effort -= 1;
             self.row.clear();
-            self.row.extend_from_slice(trie.key(self.key));
-            self.row.extend_from_slice(trie.value(self.val));
+            append(&mut self.row, trie.key(self.key));
+            append(&mut self.row, trie.value(self.val));
             logic(&self.view, &self.row, self.val);
             self.val += 1;
             if self.val >= trie.values(self.key).end {

@@ -7,7 +7,7 @@ use dataflow_protocol::value::Word;
 use super::sample::{Sample, bisect, gallop};
 use crate::container::runs::merge_runs;
 use crate::container::sort::consolidate;
-use crate::container::{Diff, EngineTime, RunVec, TimeColumn, Updates};
+use crate::container::{Diff, EngineTime, RunVec, TimeColumn, Updates, append};
 
 /// End offsets of consecutive groups, which take no space while every group has one member.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ impl Ends {
 }
 
 /// So many keys are searched before the sample is asked where to go on.
-const NEAR: usize = 16;
+const NEAR: usize = 4;
 
 /// The rows of a batch: distinct keys in order, under each its distinct values in order.
 #[derive(Clone, Debug, Default)]
@@ -239,13 +239,13 @@ impl<T: EngineTime> BatchBuilder<T> {
         self.ended = updates;
         let trie = &mut self.batch.trie;
         let vals = trie.val_ends.len;
-        trie.vals.extend_from_slice(val);
+        append(&mut trie.vals, val);
         trie.val_ends.push(updates);
         let keys = trie.key_ends.len;
         if keys > 0 && trie.is_key(keys - 1, key) {
             trie.key_ends.extend_last(vals + 1);
         } else {
-            trie.keys.extend_from_slice(key);
+            append(&mut trie.keys, key);
             trie.key_ends.push(vals + 1);
         }
     }

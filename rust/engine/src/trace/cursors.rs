@@ -5,7 +5,7 @@ use std::ops::Range;
 use dataflow_protocol::value::Word;
 
 use super::view::View;
-use crate::container::{Diff, EngineTime};
+use crate::container::{Diff, EngineTime, append};
 
 /// Batches with the position that each has reached.
 pub(crate) struct Cursors<T: EngineTime> {
@@ -83,6 +83,15 @@ impl<T: EngineTime> Cursors<T> {
 
     /// The value of the key found whose differences add up to more than 0, where there is at most one.
     pub(crate) fn single(&self, value: &mut Vec<Word>) -> bool {
+        if let [(index, vals)] = &self.found[..]
+            && vals.len() == 1
+        {
+            // Mostly one batch has the key.
+            let view = &self.views[*index].0;
+            value.clear();
+            append(value, view.trie().value(vals.start));
+            return view.count(vals.start, |_| true) > 0;
+        }
         let mut present = false;
         self.values(
             false,

@@ -7,42 +7,51 @@ use std::ops::Range;
 
 use dataflow_protocol::value::Word;
 
-/// One key of so many is in the sample.
-const STRIDE: usize = 32;
+/// Words of keys for one in the sample, at most, which decides what it takes of memory.
+const WORDS: usize = 64;
 
-/// Fewer keys are found without a sample.
-const MANY: usize = 32 * STRIDE;
+/// Keys for one in the sample, at least.
+const LEAST_STRIDE: usize = 8;
 
-/// The first word of every so manieth key of a batch; none of a short one.
+/// Fewer keys than so many in the sample are found without it.
+const FEW: usize = 32;
+
+/// The first words of some keys of a batch, at equal distances; none of a short one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample(Vec<Word>);
+pub(super) struct Sample {
+    firsts: Vec<Word>,
+    /// Keys stand two to the power of this apart.
+    shift: u32,
+}
 
 impl Sample {
     /// Of keys of `width` words in order.
     pub(super) fn of(keys: &[Word], width: usize) -> Sample {
-        if width == 0 || keys.len() < MANY * width {
+        let shift = (WORDS / width.max(1)).max(LEAST_STRIDE).ilog2();
+        if width == 0 || keys.len() < (FEW * width) << shift {
             return Sample::default();
         }
-        let mut firsts = Vec::with_capacity((keys.len() / width).div_ceil(STRIDE));
-        firsts.extend(keys.iter().step_by(width * STRIDE));
-        Sample(firsts)
+        let mut firsts = Vec::with_capacity((keys.len() / width).div_ceil(1 << shift));
+        firsts.extend(keys.iter().step_by(width << shift));
+        Sample { firsts, shift }
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        8 * self.0.capacity()
+        8 * self.firsts.capacity()
     }
 
     /// Where, from `from` up to `end`, the first key stands that isn't less than one that begins with `first`; the key at
     /// `from` is less.
     #[inline]
     pub(super) fn narrow(&self, from: usize, end: usize, first: Word) -> Range<usize> {
-        let next = from / STRIDE + 1;
-        if next >= self.0.len() {
+        let firsts = &self.firsts;
+        let next = (from >> self.shift) + 1;
+        if next >= firsts.len() {
             return from + 1..end;
         }
-        let begin = gallop(next, self.0.len(), |at| self.0[at] < first);
-        let stop = gallop(begin, self.0.len(), |at| self.0[at] <= first);
-        (from + 1).max((begin - 1) * STRIDE + 1)..end.min(stop * STRIDE)
+        let begin = gallop(next, firsts.len(), |at| firsts[at] < first);
+        let stop = gallop(begin, firsts.len(), |at| firsts[at] <= first);
+        (from + 1).max(((begin - 1) << self.shift) + 1)..end.min(stop << self.shift)
     }
 }
 
