@@ -6,6 +6,7 @@ import pytest
 
 from dataflow_serve.errors import UnsupportedError
 from dataflow_serve.language import ast, check, digest_of, parse
+from dataflow_serve.values import Branch
 from tests.oracle import evaluate
 
 AT = ast.Position(1, 1)
@@ -15,7 +16,9 @@ def contents(text: str) -> dict[str, list[object]]:
     """The rows of every relation that isn't empty; a single column stands without a row around it."""
     found = evaluate(check(parse(text)), {})
     return {
-        name: sorted(row[0] if len(row) == 1 else row for row in rows) for name, rows in found.items() if rows
+        name: sorted((row[0] if len(row) == 1 else row for row in rows), key=repr)
+        for name, rows in found.items()
+        if rows
     }
 
 
@@ -182,3 +185,36 @@ def test_a_long_chain_of_components_is_refused() -> None:
     levels = [".comp A0 { }", *(f".comp A{n} : A{n - 1} {{ }}" for n in range(1, 3000))]
     with pytest.raises(UnsupportedError, match="more than 64 in a row"):
         check(parse("\n".join(levels)))
+
+
+def test_a_branch_is_called_by_its_instance_outside() -> None:
+    program = """
+        .type T = b { x: number }
+        .comp C<P> {
+            .type T = b { x: P } | c { t: T }
+            .decl r(x: T)
+            r($c($b(1))).
+        }
+        .comp Around {
+            .init inner = C<number>
+            .decl s(x: inner.T)
+            s($inner.b(2)).
+            s(x) :- inner.r($inner.c(x)).
+        }
+        .init one = C<number>
+        .init two = Around
+        one.r($one.b(3)).
+        .decl plain(x: T)
+        plain($b(4)).
+    """
+    assert contents(program) == {
+        "one.r": [Branch("one.b", (3,)), Branch("one.c", (Branch("one.b", (1,)),))],
+        "two.inner.r": [Branch("two.inner.c", (Branch("two.inner.b", (1,)),))],
+        "two.s": [Branch("two.inner.b", (1,)), Branch("two.inner.b", (2,))],
+        "plain": [Branch("b", (4,))],
+    }
+
+
+def test_a_type_of_a_component_hides_a_parameter_of_its_name() -> None:
+    component = ".comp C<P> { .type P <: number .decl r(x: P) } .init c = C<symbol>"
+    assert contents(f"{component} c.r(1).") == {"c.r": [1]}

@@ -158,6 +158,18 @@ def test_what_only_guides_other_engines_is_read_and_forgotten() -> None:
     assert parse('.pragma "legacy"\n.pragma "a" "b"\np(x) :- a(x), b(x).\n.plan 1:(2,1), 2:(1,2)') == plain
 
 
+def test_annotations_are_read_and_forgotten() -> None:
+    plain = parse(".type R = [a: number] .decl r(a: R) r([1]) :- 1 = 1.")
+    annotated = parse(
+        """
+        @[of = {a type, [1]}] .type R = [@[x] a: number]
+        @[p] @[q(")")] .decl r(@[doc = "]"] a: R)
+        @[rule(r(1) :- 2.)] r([1]) :- @![inner] 1 = 1.
+        """
+    )
+    assert annotated == plain
+
+
 def test_a_clause_may_follow_a_declaration_without_any_separation() -> None:
     program = parse(".decl a(x: number) a(1). .decl b(x: number) inline b(x) :- a(x).")
     assert [clause.heads[0].relation for clause in program.clauses] == ["a", "b"]

@@ -143,6 +143,7 @@ class _Instance:
     depth: int = 0
     names: set[str] = field(default_factory=set)
     types: set[str] = field(default_factory=set)
+    branches: set[str] = field(default_factory=set)
 
     def relation(self, name: str) -> str:
         """The full name of a relation that is called ``name`` here."""
@@ -151,6 +152,10 @@ class _Instance:
     def type(self, name: str) -> str:
         """The full name of a type that is called ``name`` here."""
         return self._find(name, lambda instance: instance.types)
+
+    def branch(self, name: str) -> str:
+        """The full name of a branch of an algebraic type that is called ``name`` here."""
+        return self._find(name, lambda instance: instance.branches)
 
     def _find(self, name: str, declared: Callable[[_Instance], set[str]]) -> str:
         instance: _Instance | None = self
@@ -197,6 +202,12 @@ class _Expansion:
         for part in parts:
             made.names.update(relation.name for relation in part.component.body.relations)
             made.types.update(kind.name for kind in part.component.body.types)
+            made.branches.update(
+                branch.name
+                for kind in part.component.body.types
+                for branch in kind.branches
+                if branch.name is not None
+            )
         for part in parts:
             for nested in part.component.body.instances:
                 self.instantiate(nested, part.scope, part.types, made)
@@ -204,6 +215,7 @@ class _Expansion:
             self._add(part, made, instance)
         around.names.update(f"{instance.name}.{name}" for name in made.names)
         around.types.update(f"{instance.name}.{name}" for name in made.types)
+        around.branches.update(f"{instance.name}.{name}" for name in made.branches)
 
     def _add(self, part: _Part, made: _Instance, instance: ast.Instance) -> None:
         body, found = part.component.body, self._found
@@ -217,10 +229,12 @@ class _Expansion:
                 *instance.at,
             )
 
-        def kind(name: str) -> str:
-            return made.type(part.types.get(name, name))
+        declared = {each.name for each in body.types}
 
-        renaming = Renaming(made.relation, kind)
+        def kind(name: str) -> str:
+            return made.type(name if name in declared else part.types.get(name, name))
+
+        renaming = Renaming(made.relation, kind, made.branch)
         found.types.extend(
             replace(renaming.type_declaration(each), name=made.prefix + each.name) for each in body.types
         )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from dataflow_serve.errors import IncorrectError
+from dataflow_serve.language._habits import habit
 from dataflow_serve.language._lexer import Token, tokenize
 from dataflow_serve.language.ast import Position
 
@@ -108,6 +109,7 @@ class Cursor:
             found = "the end of the program"
         else:
             found = token.text if token.kind == "text" else f'"{token.text}"'
+        hint = habit(self.tokens, self.index) or hint
         return IncorrectError(f"expected {expected} but found {found}{self._where()}", hint, *token.at)
 
     def _where(self) -> str:

@@ -10,6 +10,7 @@ from dataflow_serve.language._catalog import STANDING, Catalog, CatalogRelation
 from dataflow_serve.language._composites import identify, reachable
 from dataflow_serve.language._cursor import Where, did_you_mean
 from dataflow_serve.language._errors import Errors
+from dataflow_serve.language._habits import TYPES
 from dataflow_serve.language._types import ALIASES, BUILT_IN, Branch, Column, Composite, Kind, Type
 from dataflow_serve.language.checked import Relation
 
@@ -44,7 +45,8 @@ class Names:
         """
         known = self.types.get(name) or ALIASES.get(name)
         if known is None:
-            hint = did_you_mean(name, [*ALIASES, *self.types]) or (
+            meant = [TYPES[name]] if name in TYPES else [*ALIASES, *self.types]
+            hint = did_you_mean(TYPES.get(name, name), meant) or (
                 f'Declare it, as in ".type {name} <: symbol"; built in are ' + ", ".join(Type) + "."
             )
             raise IncorrectError(f'no type "{name}"', hint, *at)

@@ -132,7 +132,9 @@ def _terms_of(literal: object) -> tuple[ast.Term, ...]:
 
 
 def _has_wildcard(term: ast.Term) -> bool:
-    return isinstance(term, ast.Apply) and any(isinstance(arg, ast.Wildcard) for arg in term.args)
+    return isinstance(term, ast.Wildcard) or (
+        isinstance(term, ast.Apply) and any(isinstance(arg, ast.Wildcard) for arg in term.args)
+    )
 
 
 def _variables(term: ast.Term) -> Iterator[ast.Variable]:

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.language import ast
+from dataflow_serve.language._composites import identify
 from dataflow_serve.language._cursor import Where
 from dataflow_serve.language._declarations import Names
 from dataflow_serve.language._functions import (
+    AGGREGATES,
     COMPARISONS,
     INSTANTS,
     NUMERIC,
@@ -108,7 +110,7 @@ class Inference:
             if len(sums) == len(self._sums) and len(constructs) == len(self._constructs):
                 # Nothing says more about any of them.
                 if constructs:
-                    self._guess(constructs[0])
+                    self._guess()
                 else:
                     self._sum_of_numbers(sums.pop(0))
             self._sums, self._constructs = sums, constructs
@@ -145,7 +147,7 @@ class Inference:
         function = COMPARISONS[compare.op]
         if compare.op == "=":
             for one, other in ((compare.left, compare.right), (compare.right, compare.left)):
-                if isinstance(one, ast.Wildcard) and isinstance(other, ast.Aggregate):
+                if isinstance(one, ast.Wildcard) and not isinstance(other, ast.Wildcard):
                     self._term(other)
                     return
         over = self._function_slot(function, compare, f'by "{compare.op}"')
@@ -206,10 +208,11 @@ class Inference:
             wanted = f"{function.least}" if function.most else f"at least {function.least}"
             if function.most is not None and function.most > function.least:
                 wanted += f" or {function.most}"
+            hint = f"It takes {wanted}."
+            if shown in AGGREGATES:
+                hint += f" Of many rows it is written {shown} x : {{ … }}."
             raise IncorrectError(
-                f'"{shown}" of {count} term{"" if count == 1 else "s"}{self._where}',
-                f"It takes {wanted}.",
-                *term.at,
+                f'"{shown}" of {count} term{"" if count == 1 else "s"}{self._where}', hint, *term.at
             )
         if term.functor in INSTANTS:
             left, right = map(self._term, term.args)
@@ -243,8 +246,7 @@ class Inference:
             return False
         kind = self._composites[mask.bit_length() - 1 - len(_TYPES)]
         branch = self._branch(one.term, kind)
-        for arg, field in zip(one.term.args, branch.fields, strict=True):
-            slot = self._terms[id(arg)] if isinstance(arg, ast.Wildcard) else self._term(arg)
+        for arg, slot, field in zip(one.term.args, self._slots_of(one.term), branch.fields, strict=True):
             self._narrow(slot, self._bit(field.type), f'by field "{field.name}" of {kind}', arg)
         return True
 
@@ -269,26 +271,83 @@ class Inference:
             )
         return branch
 
-    def _guess(self, one: _Construct) -> None:
-        """The only type of the program that a record can be of, where nothing else tells."""
-        name = one.term.functor[1:] if one.term.functor.startswith("$") else None
+    def _guess(self) -> None:
+        """Decide of which types records are that nothing else tells anything about."""
+        self._equate_fields()
+        still_open = {self._find(one.result) for one in self._constructs}
+        decided = False
+        for one in self._constructs:
+            # What a record holds is decided before it.
+            if one.term.functor == "[]" and still_open.isdisjoint(map(self._find, self._slots_of(one.term))):
+                self._anonymous(one)
+                decided = True
+        if decided:
+            return
+        named = next((one for one in self._constructs if one.term.functor != "[]"), None)
+        if named is None:
+            raise IncorrectError(
+                f"a record that holds itself{self._where}", "No record can.", *self._constructs[0].term.at
+            )
+        self._only_type(named)
+
+    def _equate_fields(self) -> None:
+        """Unite the fields of records that equal one another."""
+        count, before = len(self._constructs), -1
+        while count != before:
+            firsts: dict[int, ast.Apply] = {}
+            for one in self._constructs:
+                if one.term.functor == "[]":
+                    first = firsts.setdefault(self._find(one.result), one.term)
+                    if first is not one.term:
+                        self._unite_fields(first, one.term)
+            # Fields that became one may be records, too.
+            before, count = count, len({self._find(one.result) for one in self._constructs})
+
+    def _unite_fields(self, one: ast.Apply, other: ast.Apply) -> None:
+        if len(one.args) != len(other.args):
+            raise IncorrectError(
+                f"{_fields(len(other.args))} in a record that has to equal one of "
+                f"{_fields(len(one.args))}{self._where}",
+                "Records of different lengths are of different types.",
+                *other.at,
+            )
+        for mine, slot, arg in zip(self._slots_of(one), self._slots_of(other), other.args, strict=True):
+            self._unite(mine, slot, arg)
+
+    def _slots_of(self, term: ast.Apply) -> list[int]:
+        return [
+            self._terms[id(arg)] if isinstance(arg, ast.Wildcard) else self._term(arg) for arg in term.args
+        ]
+
+    def _anonymous(self, one: _Construct) -> None:
+        """Give a record a type that no program declares: its fields', in their order."""
+        kinds = [self._decide(slot) for slot in self._slots_of(one.term)]
+        kind = Composite(f"[{', '.join(map(str, kinds))}]")
+        kind.branches = (
+            Branch(None, tuple(Column(str(place), each) for place, each in enumerate(kinds, 1))),
+        )
+        identify([kind])
+        self._narrow(one.result, self._bit(kind), "as written", one.term)
+
+    def _only_type(self, one: _Construct) -> None:
+        """The only type of the program that a branch can be of."""
+        name = one.term.functor[1:]
         able = [
             kind
             for kind in self._names.composites()
             for branch in kind.branches
-            if branch.name == name and self._can_hold(branch, one.term.args)
+            if branch.name == name and self._can_hold(branch, one.term)
         ]
         if one.term.functor == "nil" or len(able) != 1:
-            what = f'of which type "{one.term.functor}" is' if name else "of which type the record is"
             raise IncorrectError(
-                f"nothing says {what}{self._where}",
-                "Use it where a column has the type, or declare a type with such a branch or such fields.",
+                f'nothing says of which type "{one.term.functor}" is{self._where}',
+                "Use it where a column has the type, or declare a type with such a branch.",
                 *one.term.at,
             )
         self._narrow(one.result, self._bit(able[0]), "as the only such type", one.term)
 
-    def _can_hold(self, branch: Branch, args: Sequence[ast.Term]) -> bool:
-        slots = [self._terms[id(arg)] if isinstance(arg, ast.Wildcard) else self._term(arg) for arg in args]
+    def _can_hold(self, branch: Branch, term: ast.Apply) -> bool:
+        slots = self._slots_of(term)
         return len(slots) == len(branch.fields) and all(
             self._mask_of(slot) & self._bit(field.type)
             for slot, field in zip(slots, branch.fields, strict=True)

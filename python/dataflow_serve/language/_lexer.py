@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dataflow_serve.errors import IncorrectError, UnsupportedError
+from dataflow_serve.language._habits import CHARACTERS
 from dataflow_serve.language.ast import Position
 
 __all__ = ["DIRECTIVES", "Token", "tokenize", "unescape"]
@@ -35,6 +37,7 @@ DIRECTIVES = frozenset(
 
 _TOKEN = re.compile(
     rf"""
+    (?:
     (?P<space>[ \t\r\v\f\n]+ | //[^\n]* | /\*.*?\*/)
   | (?P<directive>\.(?:{"|".join(sorted(DIRECTIVES, key=len, reverse=True))})(?=\s|$))
   | (?P<address>[0-9]+(?:\.[0-9]+){{3}})
@@ -45,9 +48,13 @@ _TOKEN = re.compile(
   | (?P<text>"(?:[^"\\\n]|\\.)*")
   | (?P<open>/\*)
   | (?P<sign>:- | <: | <= | >= | != | -> | :: | [-+*/%^=<>!,.;:(){{}}\[\]|$@])
+    )
+    [ ]*
     """,
     re.VERBOSE | re.DOTALL,
 )
+
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 
 _ESCAPES = {
     '"': '"',
@@ -103,7 +110,7 @@ def tokenize(text: str) -> list[Token]:
             at = make(Position, (line, offset - line_start + 1))
             if found is None or kind is None or kind == "open":
                 raise _bad_character(text, offset, at)
-            end, word = found.end(), found.group()
+            end, word = found.end(kind), found.group(kind)
             if (
                 kind in ("number", "float", "address")
                 and end < length
@@ -115,9 +122,31 @@ def tokenize(text: str) -> list[Token]:
                     *at,
                 )
             add(make(Token, (word if kind in ("sign", "word") else kind, word, at, offset, end)))
+            end = found.end()  # Spaces behind it, too.
         offset = end
     tokens.append(Token("end", "", Position(line, offset - line_start + 1), offset, offset))
-    return tokens
+    return _without_annotations(tokens) if "@[" in text or "@![" in text else tokens
+
+
+def _without_annotations(tokens: Sequence[Token]) -> list[Token]:
+    """The tokens but those of annotations, ``@[…]`` and ``@![…]``, which say nothing to this server."""
+    kept: list[Token] = []
+    at = 0
+    while at < len(tokens):
+        marks = "".join(token.kind for token in tokens[at : at + 3])
+        opening = at + (1 if marks.startswith("@[") else 2)
+        if not marks.startswith(("@[", "@![")):
+            kept.append(tokens[at])
+            at += 1
+            continue
+        depth, end = 1, opening + 1
+        while depth and end < len(tokens):
+            depth += (tokens[end].kind in _OPENING) - (tokens[end].kind in _CLOSING)
+            end += 1
+        if depth:
+            raise IncorrectError("annotation that isn't closed", 'Close it with "]".', *tokens[at].at)
+        at = end
+    return kept
 
 
 def unescape(token: Token) -> str:
@@ -185,6 +214,7 @@ def _bad_character(text: str, offset: int, at: Position) -> IncorrectError | Uns
         )
     return IncorrectError(
         f"unexpected character {character!r}",
-        "Names consist of the letters a to z, digits, _ and ?; texts stand in double quotes.",
+        CHARACTERS.get(character)
+        or "Names consist of the letters a to z, digits, _ and ?; texts stand in double quotes.",
         *at,
     )

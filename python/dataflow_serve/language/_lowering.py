@@ -174,10 +174,14 @@ class Lowering:
     def _compare(self, compare: ast.Compare, into: list[Literal], level: set[str]) -> None:
         sides = (compare.left, compare.right)
         if any(isinstance(side, ast.Wildcard) for side in sides):
-            # Only `_ = aggregate` gets here: the aggregate must have a value, whichever.
+            # Only `_ = term` gets here: the term must have a value, whichever.
             for side in sides:
-                if isinstance(side, ast.Aggregate):
-                    self.term(side, into, level)
+                if not isinstance(side, ast.Wildcard):
+                    value = self.term(side, into, level)
+                    if isinstance(value, Call):
+                        into.append(
+                            Filter(Call("eq", value.type, (value, value), Type.BOOL, False), compare.at)
+                        )
             return
         left, right = (self.term(side, into, level) for side in sides)
         function = COMPARISONS[compare.op]

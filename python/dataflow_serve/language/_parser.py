@@ -12,6 +12,7 @@ from dataflow_serve.language._errors import Errors
 from dataflow_serve.language._functions import RESERVED
 from dataflow_serve.language._lexer import DIRECTIVES, Token, unescape
 from dataflow_serve.language._terms import TermParser
+from dataflow_serve.language._types import BUILT_IN
 
 __all__ = ["parse"]
 
@@ -37,13 +38,20 @@ _QUALIFIERS = frozenset(
 MAX_COMPONENT_DEPTH = 16
 """How deep components may be declared in one another."""
 
-_LATER = {
-    "functor": "functors of the user's own",
-    "include": "inclusion of files",
-    "lattice": "lattices",
-    "limitsize": "limits of size",
-    "once": "inclusion of files",
+_UNSUPPORTED = {
+    "functor": (
+        "functors of the user's own",
+        "Compute such values where the rows come from, and transact them.",
+    ),
+    "include": ("inclusion of files", "A server reads no files; put the text in, or use `dataflow run`."),
+    "lattice": (
+        "lattices",
+        "Keep the least or greatest values with subsumption, or take them with min and max.",
+    ),
+    "limitsize": ("limits of size", "Limits belong to the query: they are given where it is registered."),
+    "once": ("inclusion of files", "A server reads no files; put the text in, or use `dataflow run`."),
 }
+"""Directives that are refused: what they are for, and what to do instead."""
 
 
 def parse(text: str) -> ast.Program:
@@ -150,7 +158,8 @@ class _Parser(TermParser):
             case "override":
                 self._override(token)
             case word:
-                raise UnsupportedError(f'{_LATER[word]} ("{token.text}")', None, *token.at)
+                what, hint = _UNSUPPORTED[word]
+                raise UnsupportedError(f'{what} ("{token.text}")', hint, *token.at)
 
     def _type(self) -> None:
         name = self.name("the name of a type")
@@ -169,6 +178,8 @@ class _Parser(TermParser):
                     f'Write "{bases[0][0]} {{}}" if that is to be a branch, too.',
                     *self.token.at,
                 )
+        elif self.at("name") and self.peek().kind != "(" and self.token.text in BUILT_IN:
+            raise self.unexpected('"<:" or "="', f'Write ".type {name.text} <: {self.token.text}".')
         else:
             bases = [("symbol", name.at)]
         self._items.types.append(ast.TypeDeclaration(name.text, tuple(bases), name.at))
@@ -201,7 +212,11 @@ class _Parser(TermParser):
         while self.take(","):
             names.append(self._relation_name())
         if self.at("="):
-            raise UnsupportedError(f'the view "{names[0].text}" of another relation', None, *self.token.at)
+            raise UnsupportedError(
+                f'the view "{names[0].text}" of another relation',
+                "Rows don't remember when they were derived.",
+                *self.token.at,
+            )
         columns = self._columns()
         qualifiers = self._qualifiers()
         for name in names:
@@ -229,7 +244,9 @@ class _Parser(TermParser):
             self.expect(":", hint=f'A column is written with its type, as in "{name.text}: number".')
             kind, kind_at = self.qualified_name("a type")
             if self.at("<"):
-                raise UnsupportedError(f'the lattice column "{name.text}"', None, *name.at)
+                raise UnsupportedError(
+                    f'the lattice column "{name.text}"', _UNSUPPORTED["lattice"][1], *name.at
+                )
             columns.append(ast.ColumnDeclaration(name.text, kind, name.at, kind_at))
         self.expect(")")
         return tuple(columns)

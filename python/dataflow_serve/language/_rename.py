@@ -1,4 +1,4 @@
-"""Syntax trees with other names for relations and types in them."""
+"""Syntax trees with other names for relations, types and branches in them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ _Node = TypeVar("_Node")
 class Renaming:
     """Replaces names wherever they stand; what a declaration declares keeps its own."""
 
-    def __init__(self, relation: Callable[[str], str], kind: Callable[[str], str]) -> None:
-        """Relations and types are called what these functions say."""
+    def __init__(
+        self, relation: Callable[[str], str], kind: Callable[[str], str], branch: Callable[[str], str]
+    ) -> None:
+        """Relations, types and branches of algebraic types are called what these functions say."""
         self._relation = relation
         self._kind = kind
+        self._branch = branch
 
     def clause(self, clause: ast.Clause) -> ast.Clause:
         """The clause; its text stays as written."""
@@ -40,10 +43,14 @@ class Renaming:
         )
 
     def type_declaration(self, declaration: ast.TypeDeclaration) -> ast.TypeDeclaration:
-        """The declaration with other bases and types of fields."""
+        """The declaration with other bases, branches and types of fields."""
         bases = tuple((self._kind(name), at) for name, at in declaration.bases)
         branches = tuple(
-            replace(branch, fields=tuple(replace(each, type=self._kind(each.type)) for each in branch.fields))
+            replace(
+                branch,
+                name=None if branch.name is None else self._branch(branch.name),
+                fields=tuple(replace(each, type=self._kind(each.type)) for each in branch.fields),
+            )
             for branch in declaration.branches
         )
         return replace(declaration, bases=bases, branches=branches)
@@ -60,6 +67,8 @@ class Renaming:
             changed["relation"] = self._relation(node.relation)
         elif isinstance(node, ast.Cast):
             changed["type"] = self._kind(node.type)
+        elif isinstance(node, ast.Apply) and node.functor.startswith("$"):
+            changed["functor"] = f"${self._branch(node.functor[1:])}"
         for name in _FIELDS.get(type(node)) or _fields(type(node)):
             value = getattr(node, name)
             if type(value) is tuple:

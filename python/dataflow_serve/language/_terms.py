@@ -12,6 +12,7 @@ from dataflow_serve.language._functions import (
     RESERVED,
     UNARY,
 )
+from dataflow_serve.language._habits import FUNCTORS as MEANT
 from dataflow_serve.language._lexer import Token, unescape
 
 __all__ = ["TermParser"]
@@ -21,6 +22,16 @@ MAX_NESTING = 64
 
 MAX_DEPTH = 128
 """How deep a term may be altogether; a chain of operators counts as well."""
+
+_NO_COUNTERS = (
+    "Numbers by the order in which rows come would change with every change; use columns of the row."
+)
+_MEANINGLESS = {
+    "autoinc": _NO_COUNTERS,
+    "ord": 'Texts have an order of their own, as in "x < y".',
+    "recursive_iteration_cnt": "Rows don't remember when they were derived; count in a column.",
+}
+"""Functors that mean nothing in a query that stays, and what to do instead."""
 
 _UNARY_STRENGTH = 10
 _COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">="})
@@ -136,7 +147,9 @@ class TermParser(Cursor):
                 return self._branch(token)
             case "@":
                 raise UnsupportedError(
-                    f"a functor of the user's own in a term{self._where()}", None, *token.at
+                    f"a functor of the user's own in a term{self._where()}",
+                    "Compute such values where the rows come from, and transact them.",
+                    *token.at,
                 )
             case _:
                 raise self.unexpected("a term")
@@ -145,8 +158,8 @@ class TermParser(Cursor):
         """A branch of an algebraic type; ``$`` alone is a counter, which has no meaning here."""
         self.advance()
         if self.token.kind != "name" or self.token.start != token.end:
-            raise UnsupportedError(f"a counter in a term{self._where()}", None, *token.at)
-        name = self.advance().text
+            raise UnsupportedError(f"a counter in a term{self._where()}", _NO_COUNTERS, *token.at)
+        name, _ = self.qualified_name("the name of a branch")
         return ast.Apply(f"${name}", self.arguments() if self.at("(") else (), token.at)
 
     def _named(self, token: Token) -> ast.Term:
@@ -162,9 +175,8 @@ class TermParser(Cursor):
         if word == "nil":
             self.advance()
             return ast.Apply("nil", (), token.at)
-        if word in ("autoinc", "ord", "recursive_iteration_cnt"):
-            hint = 'Texts have an order of their own, as in "x < y".' if word == "ord" else None
-            raise UnsupportedError(f'"{word}" in a term{self._where()}', hint, *token.at)
+        if word in _MEANINGLESS:
+            raise UnsupportedError(f'"{word}" in a term{self._where()}', _MEANINGLESS[word], *token.at)
         if word == "as" and self.peek().kind == "(":
             return self._cast()
         if self.peek().kind == "(":
@@ -190,10 +202,14 @@ class TermParser(Cursor):
         return ast.Cast(term, kind, at)
 
     def _unknown_functor(self, token: Token) -> IncorrectError:
-        hint = did_you_mean(token.text, FUNCTORS) or (
-            "A relation stands alone in a body, not inside a term; functors are "
-            + ", ".join(sorted(FUNCTORS))
-            + "."
+        hint = (
+            MEANT.get(token.text)
+            or did_you_mean(token.text, FUNCTORS)
+            or (
+                "A relation stands alone in a body, not inside a term; functors are "
+                + ", ".join(sorted(FUNCTORS))
+                + "."
+            )
         )
         return IncorrectError(f'no functor "{token.text}"{self._where()}', hint, *token.at)
 
