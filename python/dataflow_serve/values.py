@@ -128,7 +128,7 @@ def value_text(value: object) -> str:
         case tuple():
             return f"[{', '.join(map(_inner_text, value))}]"
         case Branch(name, values):
-            return f"${name}({', '.join(map(_inner_text, values))})"
+            return f"${name}({', '.join(map(_inner_text, values))})" if values else f"${name}"
         case _:
             return str(value)
 

@@ -157,10 +157,10 @@ def test_a_run_on_a_server_elsewhere_writes_the_same(cluster: Cluster, tmp_path:
             db.unregister(module["name"])
     assert printed.getvalue() == "n\t3\n"
     expected = {
-        "pair.csv": 'p,s\n"[-1, ""a, -1""]",long enough for a word: -1\n'
-        '"[2, ""a, 2""]",long enough for a word: 2\n"[10, ""a, 10""]",long enough for a word: 10\n',
-        "tree.csv": "$Node($Leaf(-0.1), $Leaf(1.0));-0.10000000000000001\n"
-        "$Node($Leaf(0.2), $Leaf(1.0));0.20000000000000001\n$Node($Leaf(1.0), $Leaf(1.0));1\n",
+        "pair.csv": 'p,s\n"[-1, ""a, -1""]","long enough for a word: -1"\n'
+        '"[2, ""a, 2""]","long enough for a word: 2"\n"[10, ""a, 10""]","long enough for a word: 10"\n',
+        "tree.csv": "$Node($Leaf(-0.10000000000000001), $Leaf(1));-0.10000000000000001\n"
+        "$Node($Leaf(0.20000000000000001), $Leaf(1));0.20000000000000001\n$Node($Leaf(1), $Leaf(1));1\n",
         "any.csv": "()\n",
     }
     for directory in (alone, elsewhere):
@@ -216,8 +216,10 @@ def written(value: Any) -> str:
             return "nil"
         case tuple():
             return f"[{', '.join(map(written, value))}]"
-        case Branch(name, values):
+        case Branch(name, values) if values:
             return f"${name}({', '.join(map(written, values))})"
+        case Branch(name):
+            return f"${name}"
     return str(spelled(value, "ndjson"))
 
 

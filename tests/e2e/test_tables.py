@@ -108,17 +108,41 @@ def spelled(columns: Sequence[Column], rows: Sequence[Row], delimiter: str, quot
     """Rows in their order as Python writes them."""
 
     def field(column: Column, value: Any) -> str:
-        return f"{value:.17g}" if column.type == "float" else value_text(value)
+        text = long_text(value, quoted)
+        if quoted and (column.type == "symbol" or column.type in TYPES):
+            return '"' + text.replace('"', '""') + '"'
+        # What else there is needs quotes where the delimiter is a digit or the line would be empty.
+        return csv_field(text, delimiter, len(columns)) if quoted else text
 
+    lines = (
+        delimiter.join(field(column, value) for column, value in zip(columns, row, strict=True))
+        for row in in_order(columns, rows)
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def long_text(value: Any, quoted: bool, within: bool = False) -> str:
+    """As `value_text`, with 17 digits of floats and, if ``quoted``, all texts in records in quotes."""
+    match value:
+        case float():
+            return f"{value:.17g}"
+        case str() if within and quoted:
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            return f'"{escaped}"'
+        case str() if within:
+            return value_text((value,))[1:-1]
+        case tuple():
+            return f"[{', '.join(long_text(each, quoted, True) for each in value)}]"
+        case Branch(name, values) if values:
+            return f"${name}({', '.join(long_text(each, quoted, True) for each in values)})"
+        case _:
+            return value_text(value)
+
+
+def csv_field(text: str, delimiter: str, width: int) -> str:
     target = io.StringIO()
-    writer = csv.writer(target, delimiter=delimiter, lineterminator="\n")
-    for row in in_order(columns, rows):
-        fields = [field(column, value) for column, value in zip(columns, row, strict=True)]
-        if quoted:
-            writer.writerow(fields)
-        else:
-            target.write(delimiter.join(fields) + "\n")
-    return target.getvalue()
+    csv.writer(target, delimiter=delimiter, lineterminator="").writerow([text] if width == 1 else [text, "x"])
+    return target.getvalue() if width == 1 else target.getvalue().removesuffix(f"{delimiter}x")
 
 
 def text_of(table: Any, delimiter: str, quoted: bool) -> str:

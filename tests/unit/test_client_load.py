@@ -1,6 +1,7 @@
 """Loading: rows from files and objects fit their columns, or the error names where they don't."""
 
 import datetime
+import gzip
 import re
 import sys
 import tempfile
@@ -208,6 +209,29 @@ def test_records_are_read_as_souffle_writes_them(file: Path) -> None:
         assert rows_of(file, NESTED, delimiter="\t", quoted=False, header=False) == [row]
 
 
+@pytest.mark.parametrize("delimiter", [",", ", ", " , ", "]"])
+def test_a_delimiter_in_a_record_is_part_of_it(file: Path, delimiter: str) -> None:
+    columns = (Column("a", "List", TYPES), Column("s", "symbol"), Column("b", "Tree", TYPES))
+    node = "$Node($Empty, $Leaf(1, 2026-11-23T21:00:00.5Z))"
+    lines = [("[x, [y, nil]]", "[z", "$Empty"), ('["a,]", nil]', "(", node), ('[a"b, nil]', '"', node)]
+    expected = [
+        (("x", ("y", None)), "[z", Branch("Empty")),
+        (("a,]", None), "(", Branch("Node", (Branch("Empty"), Branch("Leaf", (1, MOMENT))))),
+        (('a"b', None), '"', Branch("Node", (Branch("Empty"), Branch("Leaf", (1, MOMENT))))),
+    ]
+    options: Any = {"delimiter": delimiter, "quoted": False}
+    file.write_text("".join(f"{delimiter.join(line)}\n" for line in lines))
+    for header in (False, None):
+        assert rows_of(file, columns, header=header, **options) == expected
+    file.write_text(
+        "".join(f"{delimiter.join((s, b, a))}\n" for a, s, b in [("a", "s", "b"), *lines]),
+    )
+    assert rows_of(file, columns, header=None, **options) == expected
+    file.write_text(f"[x, nil]{delimiter}s\n")
+    with pytest.raises(IncorrectError, match="line 1: 2 fields, expected 3"):
+        rows_of(file, columns, header=False, **options)
+
+
 @pytest.mark.parametrize(
     ("text", "column"),
     [
@@ -236,8 +260,10 @@ def test_records_of_objects_are_taken_as_they_are_and_read_from_text() -> None:
 
 
 def test_the_row_without_columns(file: Path) -> None:
-    file.write_text("()\n")
-    assert rows_of(file, ()) == [()]
+    file.write_text("()\n\n")
+    assert rows_of(file, ()) == [(), ()]
+    file.write_text("")
+    assert rows_of(file, ()) == []
     file.write_text("(\n")
     with pytest.raises(IncorrectError, match=r"line 1: expected \(\)"):
         rows_of(file, ())
@@ -265,6 +291,21 @@ def test_a_bad_row_names_file_line_and_column(file: Path, text: str, message: st
 def test_a_file_that_is_not_utf8_names_the_line(file: Path) -> None:
     file.write_bytes(b"ann,7\n" * 3000 + b"b\xffb,8\n")
     with pytest.raises(IncorrectError, match=r"people\.csv, line 3001: not UTF-8"):
+        rows_of(file, PERSON)
+
+
+def test_a_compressed_file_is_read_as_what_it_holds(file: Path) -> None:
+    lines = "".join(f"{'ann' * 50},{age}\n" for age in range(20_000))
+    file.write_bytes(gzip.compress(lines.encode()))
+    for quoted in (True, False):
+        assert rows_of(file, PERSON, quoted=quoted, header=False) == [
+            ("ann" * 50, age) for age in range(20_000)
+        ]
+    file.write_bytes(gzip.compress(b"ann,1\nb\xffb,2\n"))
+    with pytest.raises(IncorrectError, match=r"people.csv, line 2: not UTF-8"):
+        rows_of(file, PERSON)
+    file.write_bytes(gzip.compress(lines.encode())[:-20])
+    with pytest.raises(IncorrectError, match=r"people.csv: not what gzip writes: compressed file ended"):
         rows_of(file, PERSON)
 
 

@@ -1,5 +1,6 @@
 """Batch runs: directives name files, rows go where they are to, errors name their place."""
 
+import gzip
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from dataflow_serve.protocol import Column, Module, RelationInfo, Row
 from dataflow_serve.run import run_program
 from dataflow_serve.run._batch import run_on
 from dataflow_serve.run._directives import FileFormat, Input, Output, Plan, PrintSize, plan_of
-from dataflow_serve.run._output import print_rows, write_file
+from dataflow_serve.run._output import RowCount, print_rows, write_file
 from dataflow_serve.run._source import SourceText, read_source
 from dataflow_serve.run._staging import inputs_of
 
@@ -51,6 +52,15 @@ def test_parameters_say_otherwise() -> None:
     assert chosen.results == (Output("r", Path("/tmp/b.txt"), FileFormat("\t\t")),)
 
 
+def test_results_may_be_compressed(tmp_path: Path) -> None:
+    (result,) = plan(".output r(compress=true)").results
+    assert result == Output("r", Path("out/r.csv.gz"), FileFormat(compressed=True))
+    for path in (tmp_path / "a.csv.gz", tmp_path / "b.csv.gz"):
+        write_file(path, table(("b", "c"), ("a", "d")), FileFormat(",", compressed=True))
+        assert gzip.decompress(path.read_bytes()) == b"a,d\nb,c\n"
+    assert path.read_bytes() == (tmp_path / "a.csv.gz").read_bytes()
+
+
 def test_an_input_may_come_from_standard_input() -> None:
     assert plan(".input r(IO=stdin)").inputs == (Input("r", Path("/dev/stdin"), FileFormat()),)
 
@@ -66,7 +76,7 @@ def test_outputs_may_go_to_standard_output() -> None:
         (".input r(IO=sqlite)", UnsupportedError, r"IO=sqlite in \.input r \(line 2, column"),
         (".input r(IO=stdin)\n.input r(IO=stdin)", IncorrectError, r"IO=stdin in \.input r, too"),
         (".output r(IO=stdin)", UnsupportedError, r"IO=stdin in \.output r"),
-        (".output r(compress=true)", UnsupportedError, r"the parameter compress of \.output r"),
+        (".output r(append=true)", UnsupportedError, r"the parameter append of \.output r"),
         ('.input r(columns="1")', UnsupportedError, r"the parameter columns of \.input r"),
         (".input r(headers=yes)", IncorrectError, r"headers=yes in \.input r is neither true nor false"),
         ('.input r(rfc4180=true, delimiter="ab")', IncorrectError, r"the delimiter 'ab' of \.input r"),
@@ -117,6 +127,15 @@ def test_a_file_has_all_pieces_and_a_header_where_it_is_wanted(tmp_path: Path) -
     assert path.read_bytes() == b'"x","y"\nb,c\n'
     write_file(path, table(), FileFormat(","))
     assert path.read_bytes() == b""
+
+
+def test_rows_are_counted_without_being_kept() -> None:
+    count = RowCount()
+    count.add(msgspec.msgpack.encode([(("a", [1, {"$b": []}]), 2), (("b", None), 1), (("c", None), 0)]))
+    count.add(msgspec.msgpack.encode([((), 3), ((), -1)]))
+    assert len(count) == 6
+    with pytest.raises(ValueError, match="Expected `int`"):
+        count.add(msgspec.msgpack.encode([((), "3")]))
 
 
 def test_standard_output_has_the_header_before_the_rows() -> None:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import csv
 import datetime
+import gzip
 import importlib
 import io
 import itertools
 import operator
 import os
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from dataflow_serve.client._records import defined_reader
+from dataflow_serve.client._records import SIGNS_OF_RECORDS, defined_reader, split_fields
 from dataflow_serve.errors import IncorrectError, LocalProtocolError
 from dataflow_serve.protocol import Column, Row
 from dataflow_serve.values import Branch, instant_value, parse_bytes, parse_instant, parse_uuid
@@ -49,6 +51,8 @@ LINES_AT_ONCE = 4_096
 
 BATCHES_UNDER_WAY = 8
 """Transactions that a load has sent and that aren't answered yet."""
+
+_GZIP = b"\x1f\x8b"
 
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Iterable[Any]] | Any
 """A path, a data frame, an object with ``__arrow_c_stream__``, or an iterable of rows."""
@@ -211,7 +215,8 @@ class FileSource:
     """Rows of a text file with one row a line (of a quoted field, lines).
 
     Empty lines mean nothing, except in a relation whose only column is a symbol or bytes: there they are the
-    empty one. The only row of a relation without columns is written ``()``.
+    empty one. The only row of a relation without columns is written ``()``, or as an empty line. A record is
+    one field, whatever signs it has in it. A file may be compressed with gzip.
     """
 
     def __init__(
@@ -242,7 +247,10 @@ class FileSource:
         self._quoted = quoted
         self._header = header
         self._skip_lines = skip_lines
-        self._blank_counts = len(columns) == 1 and columns[0].type in ("symbol", "bytes")
+        self._blank_counts = not columns or (len(columns) == 1 and columns[0].type in ("symbol", "bytes"))
+        self._records = [column.types is not None for column in columns]
+        """Which fields of a line are records, which may have the delimiter in them."""
+        self._split_plainly = not (any(self._records) and set(delimiter) & SIGNS_OF_RECORDS)
         self._file: io.BufferedReader | None = None
         self._size = 0
         self._lines = 0
@@ -267,12 +275,20 @@ class FileSource:
                 f"cannot read {self._path}: {(error.strerror or str(error)).lower()}"
             ) from error
         self._size = os.fstat(self._file.fileno()).st_size
+        content: io.BufferedReader | gzip.GzipFile = self._file
+        if self._file.peek(2)[:2] == _GZIP:
+            content = gzip.GzipFile(fileobj=self._file)
         # Only \n ends a line here: a lone \r may be part of a symbol.
-        with io.TextIOWrapper(self._file, encoding="utf-8-sig", newline="" if self._quoted else "\n") as text:
+        with (
+            self._file,
+            io.TextIOWrapper(content, encoding="utf-8-sig", newline="" if self._quoted else "\n") as text,
+        ):
             try:
                 yield from self._rows(text)
             except UnicodeDecodeError as error:
                 raise IncorrectError(f"{self._path}, line {self._undecodable_line()}: not UTF-8") from error
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise IncorrectError(f"{self._path}: not what gzip writes: {str(error).lower()}") from error
 
     def _quoted_fields(self, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(text, delimiter=self._delimiter, strict=True)
@@ -289,8 +305,12 @@ class FileSource:
         for line in lines:
             self._lines += 1
             content = line.removesuffix("\n").removesuffix("\r")
-            if content or self._blank_counts:
+            if not content and not self._blank_counts:
+                continue
+            if self._split_plainly:
                 yield self._lines, content.split(self._delimiter)
+            else:
+                yield self._lines, split_fields(content, self._delimiter, self._records)
 
     def _rows(self, text: io.TextIOWrapper) -> Iterator[Row]:
         self._lines = 0
@@ -302,11 +322,12 @@ class FileSource:
             names = [column.name for column in self._columns]
             if sorted(first[1]) == sorted(names):
                 places = [first[1].index(name) for name in names]
+                self._records = [self._columns[names.index(name)].types is not None for name in first[1]]
             elif self._header is None:
                 yield from self._one_by_one([first], places) if self._columns else self._nullary([first])
         if not self._columns:
             yield from self._nullary(lines)
-        elif self._quoted:
+        elif self._quoted or not self._split_plainly:
             yield from self._one_by_one(lines, places)
         else:
             yield from self._plain_rows(text, places)
@@ -363,7 +384,7 @@ class FileSource:
 
     def _nullary(self, lines: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
         for line, fields in lines:
-            if fields != ["()"]:
+            if fields not in (["()"], [""]):
                 raise IncorrectError(f"{self._path}, line {line}: expected (), the row without columns")
             yield ()
 
@@ -378,7 +399,8 @@ class FileSource:
 
     def _undecodable_line(self) -> int:
         """The first line that isn't UTF-8: the decoder works in blocks and doesn't know."""
-        with self._path.open("rb") as lines:
+        with self._path.open("rb") as file:
+            lines = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP else file
             for number, line in enumerate(lines, 1):
                 try:
                     line.decode()

@@ -13,7 +13,7 @@ from dataflow_serve.errors import DataflowError, IncorrectError
 from dataflow_serve.language import check, expand, parse
 from dataflow_serve.protocol import Column, Module
 from dataflow_serve.run._directives import STDIN, Input, Output, Plan, PrintSize, plan_of
-from dataflow_serve.run._output import NewTable, print_rows, write_file
+from dataflow_serve.run._output import NewTable, RowCount, print_rows, write_file
 from dataflow_serve.run._source import SourceText, read_source
 from dataflow_serve.run._staging import inputs_of
 from dataflow_serve.values import parse_instant
@@ -128,11 +128,14 @@ def run_on(
         if wanted not in early:
             _load(db, wanted, columns[wanted.relation], progress=progress)
     for result in plan.results:
+        if isinstance(result, PrintSize):
+            count = RowCount()
+            db._fetch_undecoded(result.relation, count.add)
+            print(f"{result.relation}\t{len(count)}", file=stdout or sys.stdout)
+            continue
         table = new_table(columns[result.relation])
         db._fetch_undecoded(result.relation, table.add)
         match result:
-            case PrintSize(relation=relation):
-                print(f"{relation}\t{len(table)}", file=stdout or sys.stdout)
             case Output(relation=relation, path=None, format=form):
                 print_rows(stdout or sys.stdout, relation, table, form)
             case Output(path=Path() as path, format=form):

@@ -1,7 +1,8 @@
 """What the directives of a program mean for a batch run. No I/O.
 
 Of Soufflé's parameters those are honoured that say where rows are and how they are written: ``IO`` (``file``,
-for inputs also ``stdin``, for outputs ``stdout``), ``filename``, ``delimiter``, ``rfc4180`` and ``headers``.
+for inputs also ``stdin``, for outputs ``stdout``), ``filename``, ``delimiter``, ``rfc4180``, ``headers`` and
+``compress``.
 Others could change which rows there are, so they are refused rather than ignored.
 """
 
@@ -16,7 +17,7 @@ from dataflow_serve.language.ast import Directive
 
 __all__ = ["FileFormat", "Input", "Output", "Plan", "PrintSize", "plan_of"]
 
-_KNOWN = frozenset({"IO", "filename", "name", "delimiter", "rfc4180", "headers"})
+_KNOWN = frozenset({"IO", "filename", "name", "delimiter", "rfc4180", "headers", "compress"})
 STDIN = Path("/dev/stdin")
 """Where the rows of an input with ``IO=stdin`` come from."""
 
@@ -25,11 +26,15 @@ _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\"": '"', r"\\": "\\"}
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """How rows are written in a file: ``quoted`` as RFC 4180 has it, else as they are."""
+    """How rows are written in a file: ``quoted`` as RFC 4180 has it, else as they are.
+
+    ``compressed`` with gzip is about results; of a file that is read its first bytes tell.
+    """
 
     delimiter: str = "\t"
     quoted: bool = False
     headers: bool = False
+    compressed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,8 @@ def _output(directive: Directive, output: Path | None) -> Output:
     parameters = _parameters(directive, {"file", "stdout"})
     path = None
     if output is not None and parameters.get("IO", "file") == "file":
-        path = output / parameters.get("filename", f"{directive.relation}.csv")
+        ending = "csv.gz" if _flag(directive, parameters, "compress") else "csv"
+        path = output / parameters.get("filename", f"{directive.relation}.{ending}")
     return Output(directive.relation, path, _format(directive, parameters))
 
 
@@ -144,7 +150,8 @@ def _format(directive: Directive, parameters: dict[str, str]) -> FileFormat:
             line,
             column,
         )
-    return FileFormat(delimiter, quoted, _flag(directive, parameters, "headers"))
+    headers, compressed = (_flag(directive, parameters, name) for name in ("headers", "compress"))
+    return FileFormat(delimiter, quoted, headers, compressed)
 
 
 def _flag(directive: Directive, parameters: dict[str, str], name: str) -> bool:

@@ -6,15 +6,20 @@ millions of rows. Here is only where the text goes.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TextIO, TypeAlias
+
+import msgspec
 
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.protocol import Column
 from dataflow_serve.run._directives import FileFormat
 
-__all__ = ["NewTable", "Table", "print_rows", "write_file"]
+__all__ = ["NewTable", "RowCount", "Table", "print_rows", "write_file"]
+
+_CHANGES = msgspec.msgpack.Decoder(list[tuple[msgspec.Raw, int]])
 
 
 class Table(Protocol):
@@ -37,6 +42,22 @@ class Table(Protocol):
         ...
 
 
+class RowCount:
+    """How many rows a relation has: they come in as the server sends them, and none is kept."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._rows = 0
+
+    def add(self, changes: bytes) -> None:
+        """Count the changes of one message of a snapshot."""
+        self._rows += sum(max(copies, 0) for _, copies in _CHANGES.decode(changes))
+
+    def __len__(self) -> int:
+        """How many rows there are, copies counted."""
+        return self._rows
+
+
 NewTable: TypeAlias = Callable[[Sequence[Column]], Table]
 """Makes a table without rows."""
 
@@ -48,7 +69,11 @@ def write_file(path: Path, table: Table, form: FileFormat) -> None:
         IncorrectError: the file can't be written.
     """
     try:
-        with path.open("wb") as file:
+        # Without the time of day, so that the same rows are the same bytes.
+        with (
+            path.open("wb") as plain,
+            gzip.GzipFile("", "wb", 6, plain, mtime=0) if form.compressed else plain as file,
+        ):
             if form.headers:
                 file.write(table.header(form.delimiter, form.quoted))
             for piece in _pieces(table, form):
