@@ -302,9 +302,10 @@ def _parsed(func: str, text: str) -> Scalar:
         if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", text, re.I):
             raise Failed
         return floating(float(text))
-    if not re.fullmatch(r"[+-]?[0-9]+" if func == "to_number" else r"\+?[0-9]+", text):
+    if not re.fullmatch(r"[+-]?([0-9]+|0x[0-9a-fA-F]+|0b[01]+)", text):
         raise Failed
-    value = int(text)
+    base = {"0x": 16, "0b": 2}.get(text.lstrip("+-")[:2], 10)
+    value = int(text, base)
     low, high = (-(1 << 63), 1 << 63) if func == "to_number" else (0, 1 << 64)
     if not low <= value < high:
         raise Failed

@@ -271,7 +271,14 @@ def test_random_programs_mean_the_same_planned_or_not(seed: int) -> None:
         ("to_number", Type.SYMBOL, (" -12 ",), -12),
         ("to_number", Type.SYMBOL, ("12x",), None),
         ("to_number", Type.SYMBOL, ("9223372036854775808",), None),
+        ("to_number", Type.SYMBOL, ("-0xCafe",), -0xCAFE),
+        ("to_number", Type.SYMBOL, ("0b101",), 5),
+        ("to_number", Type.SYMBOL, ("0x",), None),
+        ("to_number", Type.SYMBOL, ("0x-1",), None),
+        ("to_number", Type.SYMBOL, ("0b2",), None),
+        ("to_number", Type.SYMBOL, ("-0x8000000000000000",), -(1 << 63)),
         ("to_unsigned", Type.SYMBOL, ("-1",), None),
+        ("to_unsigned", Type.SYMBOL, ("0xffffffffffffffff",), (1 << 64) - 1),
         ("to_number", Type.FLOAT, (-2.9,), -2),
         ("to_number", Type.FLOAT, (NAN,), None),
         ("to_unsigned", Type.NUMBER, (-1,), (1 << 64) - 1),
@@ -361,6 +368,13 @@ RECORD_INPUTS: dict[str, list[Row]] = {
         ("r(m) :- m = max x : { pairs([x, y]), strlen(y) < 2 }.", "r", {(2,)}),
         ('r(x) :- pairs([x, y]), [x, y] = [1, z], z = "a".', "r", {(1,)}),
         ('r(x) :- n(x), v = [x, "b"], w = [x, "b"], v = w, pairs(v).', "r", {(2,)}),
+        # Records whose type nothing says are of one of their own.
+        ("r(x) :- [x] = [1].", "r", {(1,)}),
+        ('r(x) :- v = [2, ["t", x]], w = v, w = [y, c], y = 2, c = ["t", 3].', "r", {(3,)}),
+        ("r(x) :- n(x), [[x, 1.5]] != [[1, 1.5]], [x] = [x], nil != [x].", "r", {(2,)}),
+        ("r(x) :- n(x), v = [x, [x]], v = [2, [y]], [$Leaf(y)] = [$Leaf(2)].", "r", {(2,)}),
+        # Of what isn't named only a value is asked.
+        ("r(x) :- n(x), _ = [x], _ = 1 / (x - 1).", "r", {(2,)}),
     ],
 )
 def test_records_and_branches(rules: str, relation: str, rows: set[Row]) -> None:

@@ -261,6 +261,21 @@ fn matches(pattern: &str, text: &str) -> Option<Word> {
     })
 }
 
+/// The integer that a text says: as in programs, in decimal digits or, behind `0x` or `0b`, those of another base.
+fn integer(text: &str) -> Option<i128> {
+    let text = text.trim();
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (digits, base) = match unsigned.get(..2) {
+        Some("0x") => (unsigned.get(2..)?, 16),
+        Some("0b") => (unsigned.get(2..)?, 2),
+        _ => (unsigned, 10),
+    };
+    // What reads the digits takes a sign before them, too.
+    digits.starts_with(|first: char| first.is_ascii_alphanumeric()).then_some(())?;
+    let value = i128::from(u64::from_str_radix(digits, base).ok()?);
+    Some(if text.starts_with('-') { -value } else { value })
+}
+
 fn convert(func: Func, over: Type, word: Word) -> Option<Word> {
     match func {
         Func::ToNumber => match over {
@@ -271,14 +286,16 @@ fn convert(func: Func, over: Type, word: Word) -> Option<Word> {
             }
             Type::Bool => Some(from_number(word as i64)),
             Type::Uuid | Type::Bytes | Type::Composite(_) => None,
-            Type::Symbol => dictionary::with_text(word, |text| text.trim().parse().ok().map(from_number))?,
+            Type::Symbol => {
+                dictionary::with_text(word, |text| integer(text)?.try_into().ok().map(from_number))?
+            }
         },
         Func::ToUnsigned => match over {
             Type::Number | Type::Instant => Some(to_number(word) as u64),
             Type::Uuid | Type::Bytes | Type::Composite(_) => None,
             Type::Unsigned | Type::Bool => Some(word),
             Type::Float => truncated(to_float(word), 0.0, 2f64.powi(64)).map(|f| f as u64),
-            Type::Symbol => dictionary::with_text(word, |text| text.trim().parse().ok())?,
+            Type::Symbol => dictionary::with_text(word, |text| integer(text)?.try_into().ok())?,
         },
         Func::ToFloat => match over {
             Type::Number | Type::Instant => Some(from_float(to_number(word) as f64)),
@@ -342,6 +359,31 @@ mod tests {
         for (func, a, b, expected) in cases {
             assert_eq!(apply(func, Type::Number, &[n(a), n(b)]), expected.map(n), "{func:?} {a} {b}");
         }
+    }
+
+    #[test]
+    fn texts_say_integers_in_three_bases() {
+        let cases = [
+            (" -12 ", Some(-12)),
+            ("+7", Some(7)),
+            ("0x2A", Some(42)),
+            ("-0xbeef", Some(-0xbeef)),
+            ("0b101", Some(5)),
+            ("-0x8000000000000000", Some(i64::MIN)),
+            ("0x8000000000000000", None),
+            ("0x", None),
+            ("0x-1", None),
+            ("0b2", None),
+            ("--1", None),
+            ("12x", None),
+            ("", None),
+            ("é", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(apply(Func::ToNumber, Type::Symbol, &[s(text)]), expected.map(n), "{text}");
+        }
+        assert_eq!(apply(Func::ToUnsigned, Type::Symbol, &[s("0xffffffffffffffff")]), Some(u64::MAX));
+        assert_eq!(apply(Func::ToUnsigned, Type::Symbol, &[s("-1")]), None);
     }
 
     #[test]
