@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import trio
 
-from dataflow_serve.errors import DataflowError
+from dataflow_serve.errors import ConflictError, DataflowError
 from dataflow_serve.server import _queries
 from dataflow_serve.server._cluster import Cluster
 from dataflow_serve.server._queries import Queries
@@ -110,6 +113,26 @@ async def test_a_fault_of_the_planner_is_the_servers(
     assert error.code == "fault" and "reference" in error.message
     reference = error.message.split("reference ")[1].rstrip(")")
     assert reference in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+async def test_the_collector_waits_while_programs_are_planned(
+    queries: Queries, paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enabled: list[bool] = []
+    together = threading.Barrier(2)
+
+    def compile_it(*_: object) -> None:
+        enabled.append(gc.isenabled())
+        together.wait()
+        raise ConflictError("both are under way")
+
+    monkeypatch.setattr("dataflow_serve.server._queries.compile_program", compile_it)
+    async with trio.open_nursery() as nursery:
+        for ticket in (1, 2):
+            nursery.start_soon(queries.register, asks(ticket, EDGES))
+    assert enabled == [False, False]
+    assert gc.isenabled()
+    assert set(paper.errors) == {1, 2}
 
 
 async def test_plans_are_explained(queries: Queries, paper: Paper) -> None:

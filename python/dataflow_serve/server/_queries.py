@@ -22,6 +22,7 @@ from dataflow_serve.planner import (
     explain,
 )
 from dataflow_serve.server._cluster import Cluster, Explain, Register, Registered, Unregistered
+from dataflow_serve.server._collector import uncollected
 
 __all__ = ["Queries"]
 
@@ -79,7 +80,8 @@ class Queries:
 
         def plan() -> str:
             known = Statistics.from_json(json.loads(event.statistics))
-            return compile_program(event.program, catalog, event.name, known).to_json().decode()
+            with uncollected():
+                return compile_program(event.program, catalog, event.name, known).to_json().decode()
 
         catalog = self._catalog
         try:

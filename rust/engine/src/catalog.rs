@@ -168,6 +168,12 @@ impl Catalog {
         &self.members[group]
     }
 
+    /// The relations of the group that `relation` is in, itself included.
+    pub(crate) fn group_of(&self, relation: RelationId) -> &[RelationId] {
+        let group = self.relations.get(&relation).map(|stored| stored.group);
+        group.and_then(|group| self.members.get(group)).map_or(&[], Vec::as_slice)
+    }
+
     /// The last time at which the relation's group had something to do.
     pub(crate) fn touched(&self, stored: &Stored) -> Time {
         self.touched.get(stored.group).copied().unwrap_or(0)

@@ -4,7 +4,7 @@ mod clock;
 mod rankings;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -190,7 +190,7 @@ impl Engine {
         let module = Module { info, meter, inputs, plan: Arc::new(plan.clone()), dataflows, buttons, uses };
         self.catalog.modules.insert(plan.name.clone(), module);
         self.catalog.regroup();
-        ids.iter().for_each(|&id| self.touch_group(id, time, true));
+        self.touch_new(&ids, time);
         let relations = ids.iter().filter_map(|&id| self.relation_by_id(id)).collect();
         Registered { fresh: true, name: plan.name.clone(), relations }
     }
@@ -473,6 +473,17 @@ impl Engine {
             stored.written = true;
         }
         self.touch_group(relation, time, false);
+    }
+
+    /// Touches the groups of relations that have just come; each once, as one may hold many of them.
+    fn touch_new(&mut self, relations: &[RelationId], time: Time) {
+        let mut touched: BTreeSet<RelationId> = BTreeSet::new();
+        for &relation in relations {
+            if !touched.contains(&relation) {
+                self.touch_group(relation, time, true);
+                touched.extend(self.catalog.group_of(relation));
+            }
+        }
     }
 
     fn touch_group(&mut self, relation: RelationId, time: Time, new: bool) {
