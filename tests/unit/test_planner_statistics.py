@@ -132,6 +132,43 @@ def test_a_cycle_is_taken_at_once_unless_each_atom_is_found_by_a_key(
     assert any(node["op"] == "multijoin" for node in nodes) == at_once
 
 
+def variables_found(body: str, known: Statistics | None) -> list[list[str]]:
+    """For each atom of a cycle, the relations that its changes meet, in their order."""
+    plan = compile_program(f".decl p(x: number)\np(x) :- {body}.", CATALOG, None, known).plan
+    (node,) = [node for node in plan["nodes"] if node["op"] == "multijoin"]
+    reads = [plan["nodes"][each]["relation"]["import"] for each in node["inputs"]]
+    inputs = [plan["imports"][each]["name"] for each in reads]
+    return [[inputs[place] for group in path for place in group] for path in node["paths"]]
+
+
+def test_a_cycle_goes_on_where_fewest_values_are() -> None:
+    body = "customer(x, y), edge(y, z), flag(z, w), nation(w, x)"
+    many, one = RelationStatistics(10_000, (10, 10), {}), RelationStatistics(10_000, (10_000, 10_000), {})
+    for known in (Statistics({"edge": many, "nation": one}), Statistics({"edge": one, "nation": many})):
+        few = "nation" if known.get("nation") is one else "edge"
+        from_customer, _, from_flag, _ = variables_found(body, known)
+        assert (from_customer[0], from_flag[0]) == (few, few)
+    # Columns that are arranged together are known together.
+    wide = "order(x, y, z), item(x, y, w), edge(z, v), nation(v, w)"
+    spread = RelationStatistics(1_000, (30, 30, 500), {frozenset([0, 1]): 1_000})
+    lumped = RelationStatistics(1_000, (30, 30, 500), {frozenset([0, 1]): 2})
+    found = {
+        name: variables_found(
+            wide, Statistics({"item": of_item, "edge": RelationStatistics(900, (9, 9), {})})
+        )
+        for name, of_item in [("spread", spread), ("lumped", lumped)]
+    }
+    assert found["spread"][0][0] == "item"
+    assert found["lumped"][0][0] == "edge"
+
+
+def test_without_statistics_the_shape_of_a_cycle_decides() -> None:
+    body = "customer(x, y), edge(y, z), flag(z, w), nation(w, x)"
+    empty = Statistics({name: RelationStatistics(0, (0, 0), {}) for name in NAMES})
+    assert variables_found(body, None) == variables_found(body, empty)
+    assert variables_found(body, None)[0][0] == "edge"
+
+
 def test_what_workers_say_is_read() -> None:
     said = {"edge": {"rows": 9, "distinct": [3, 4], "keys": [[[1, 0], 8]]}}
     known = Statistics.from_json(said).get("edge")

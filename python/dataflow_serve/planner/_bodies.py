@@ -40,7 +40,13 @@ from dataflow_serve.planner._flatten import (
 from dataflow_serve.planner._groups import add_to_groups, is_total
 from dataflow_serve.planner._nodes import Nodes
 from dataflow_serve.planner._rows import Rows
-from dataflow_serve.planner._statistics import Atom, RelationStatistics, join_order, meet_by_keys
+from dataflow_serve.planner._statistics import (
+    Atom,
+    RelationStatistics,
+    estimates_of,
+    join_order,
+    meet_by_keys,
+)
 from dataflow_serve.planner._windows import Window, window_of
 
 __all__ = ["Planned", "plan_body"]
@@ -278,7 +284,10 @@ class _Body:
             self._nodes.multijoin,
             [node for node, _ in inputs],
             variables,
-            paths([frozenset(rows.env) for _, rows in inputs]),
+            paths(
+                [frozenset(rows.env) for _, rows in inputs],
+                estimates_of([self._counted(source) for source in core]),
+            ),
         )
         return Rows.open(self._nodes, make, {name: ex.Col(number) for name, number in numbers.items()})
 

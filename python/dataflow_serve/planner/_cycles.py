@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dataflow_serve.planner._statistics import Estimate
+
 __all__ = ["cyclic_core", "paths"]
 
 MAX_INPUTS = 16
@@ -50,12 +52,17 @@ def cyclic_core(atoms: Sequence[Names]) -> list[int]:
     return about if len(about) <= MAX_INPUTS else []
 
 
-def paths(atoms: Sequence[Names]) -> list[list[list[int]]]:
-    """For each atom the order in which its changes meet the others: groups that lack the same variables."""
-    return [_path(atoms, start) for start in range(len(atoms))]
+def paths(atoms: Sequence[Names], estimates: Sequence[Estimate] | None = None) -> list[list[list[int]]]:
+    """For each atom the order in which its changes meet the others: groups that lack the same variables.
+
+    Args:
+        atoms: The atoms, by their variables.
+        estimates: What is taken to be so of them, where something is known of some.
+    """
+    return [_path(atoms, estimates, start) for start in range(len(atoms))]
 
 
-def _path(atoms: Sequence[Names], start: int) -> list[list[int]]:
+def _path(atoms: Sequence[Names], estimates: Sequence[Estimate] | None, start: int) -> list[list[int]]:
     known = set(atoms[start])
     left = [place for place in range(len(atoms)) if place != start]
     path: list[list[int]] = []
@@ -63,11 +70,14 @@ def _path(atoms: Sequence[Names], start: int) -> list[list[int]]:
         lacking: dict[frozenset[str], list[int]] = {}
         for place in left:
             lacking.setdefault(frozenset(atoms[place] - known), []).append(place)
-        # What needs nothing more comes first, then the variable about which most atoms have a say.
+        # What needs nothing more comes first, then what finds the fewest values, or, if nobody knows, the
+        # variable about which most atoms have a say.
         fresh, group = min(
             lacking.items(),
             key=lambda entry: (
                 not any(atoms[place] & known for place in entry[1]),
+                bool(entry[0]),
+                0.0 if estimates is None else _proposed(atoms, estimates, entry[1], known),
                 len(entry[0]),
                 -len(entry[1]),
                 entry[1],
@@ -77,3 +87,10 @@ def _path(atoms: Sequence[Names], start: int) -> list[list[int]]:
         known |= fresh
         left = [place for place in left if place not in group]
     return path
+
+
+def _proposed(
+    atoms: Sequence[Names], estimates: Sequence[Estimate], group: Sequence[int], known: set[str]
+) -> float:
+    """About how many values there are for a row, of those that the atom proposes which has the fewest."""
+    return min(estimates[place].fan_out(atoms[place] & known) for place in group)

@@ -1,4 +1,4 @@
-"""How many rows relations have, and how that suggests to join atoms.
+"""How many rows relations have, and how that suggests to join atoms, or to find variables.
 
 Estimates are of the plainest kind: values are spread evenly, and columns are independent. They need only be
 good enough to tell a relation of ten rows from one of a million, and a key from a flag.
@@ -6,12 +6,20 @@ good enough to tell a relation of ten rows from one of a million, and a key from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-__all__ = ["Atom", "RelationStatistics", "Statistics", "join_order", "meet_by_keys"]
+__all__ = [
+    "Atom",
+    "Estimate",
+    "RelationStatistics",
+    "Statistics",
+    "estimates_of",
+    "join_order",
+    "meet_by_keys",
+]
 
 KEY_ROWS = 2
 """Rows for a value of a column that is still taken for a key: samples err."""
@@ -112,10 +120,24 @@ def _met_by_keys(start: int, atoms: Sequence[tuple[RelationStatistics | None, Ma
 
 
 @dataclass(frozen=True, slots=True)
-class _Estimate:
+class Estimate:
+    """What is taken to be so of an atom."""
+
+    atom: Atom
     rows: float
     values: Mapping[str, float]
     """About how many different values each variable has."""
+
+    def fan_out(self, names: Iterable[str]) -> float:
+        """About how many of the rows have the same values of these variables of the atom's."""
+        names = list(names)
+        columns = [column for name in names for column in self.atom.variables[name]]
+        known = self.atom.known
+        if known is not None and columns:
+            together = known.values(columns)
+        else:
+            together = prod(self.values[name] for name in names)
+        return self.rows / max(1.0, min(together, self.rows))
 
 
 def join_order(atoms: Sequence[Atom]) -> list[int] | None:
@@ -124,14 +146,19 @@ def join_order(atoms: Sequence[Atom]) -> list[int] | None:
     From each atom on, the atom is next that makes the fewest rows of those that share a variable with what
     there is; of all beginnings that is taken after which the fewest rows come about in all.
     """
-    sizes = [atom.known.rows for atom in atoms if atom.known is not None]
-    if not sizes:
+    estimates = estimates_of(atoms)
+    if estimates is None:
         return None
-    estimates = [_estimate(atom, max(sizes)) for atom in atoms]
     return min((_from(start, estimates) for start in range(len(atoms))), key=lambda found: found[0])[1]
 
 
-def _estimate(atom: Atom, unknown: int) -> _Estimate:
+def estimates_of(atoms: Sequence[Atom]) -> list[Estimate] | None:
+    """What is taken to be so of atoms, in their order; none if nothing is known of any."""
+    sizes = [atom.known.rows for atom in atoms if atom.known is not None]
+    return [_estimate(atom, max(sizes)) for atom in atoms] if sizes else None
+
+
+def _estimate(atom: Atom, unknown: int) -> Estimate:
     known = atom.known
     rows = float(unknown if known is None else known.rows)
     # Of a relation of which nothing is known, columns are taken to be something between a key and a flag.
@@ -139,7 +166,8 @@ def _estimate(atom: Atom, unknown: int) -> _Estimate:
     if atom.constants:
         rows /= values[atom.constants[0]] if known is None else known.values(atom.constants)
     rows = max(rows * FILTER_SHARE**atom.filters, 1e-3)
-    return _Estimate(
+    return Estimate(
+        atom,
         rows,
         {
             name: max(1.0, min(rows, prod(values[column] for column in columns)))
@@ -153,7 +181,7 @@ def _width(atom: Atom) -> int:
     return max(columns, default=-1) + 1
 
 
-def _from(start: int, estimates: Sequence[_Estimate]) -> tuple[float, list[int]]:
+def _from(start: int, estimates: Sequence[Estimate]) -> tuple[float, list[int]]:
     """The order that begins with an atom, and how many rows come about in it."""
     rows, values = estimates[start].rows, dict(estimates[start].values)
     cost, order = rows, [start]
@@ -170,6 +198,6 @@ def _from(start: int, estimates: Sequence[_Estimate]) -> tuple[float, list[int]]
     return cost, order
 
 
-def _joined(rows: float, values: Mapping[str, float], other: _Estimate) -> float:
+def _joined(rows: float, values: Mapping[str, float], other: Estimate) -> float:
     matched = prod(max(values[name], count) for name, count in other.values.items() if name in values)
     return rows * other.rows / matched
