@@ -13,15 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow_serve.client import LoadProgress, _load
-from dataflow_serve.client._load import (
-    BATCH_CHARACTERS,
-    LINES_AT_ONCE,
-    Batch,
-    FileSource,
-    batches,
-    open_source,
-)
+from dataflow_serve.client import FileSource, LoadProgress, _text_files
+from dataflow_serve.client._load import BATCH_CHARACTERS, Batch, batches, open_source
+from dataflow_serve.client._text_files import LINES_AT_ONCE
 from dataflow_serve.errors import IncorrectError, LocalProtocolError
 from dataflow_serve.protocol import Column, TypeInfo
 from dataflow_serve.values import Branch, value_text
@@ -119,7 +113,7 @@ def test_lines_read_together_mean_what_each_means(
     columns = tuple(Column(kind, kind) for kind in types)
     outcomes = []
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_load, "LINES_AT_ONCE", 3)
+        patch.setattr(_text_files, "LINES_AT_ONCE", 3)
         file = Path(directory) / "rows"
         file.write_text("\n".join(lines), encoding="utf-8")
         for quoted in (True, False):

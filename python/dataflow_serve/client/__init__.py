@@ -17,8 +17,9 @@ from dataflow_serve.client._blocking import (
 from dataflow_serve.client._connection import Connection
 from dataflow_serve.client._framing import Framing, LengthPrefixed, Lines, WebSocketMessages
 from dataflow_serve.client._link import Pending
-from dataflow_serve.client._load import FileSource, Loaded, LoadProgress
+from dataflow_serve.client._load import Loaded, LoadProgress
 from dataflow_serve.client._subscription import Subscription
+from dataflow_serve.client._text_files import FileSource
 from dataflow_serve.client._tls import client_context
 from dataflow_serve.client._trio import Client, Relation, open_client, open_client_on
 from dataflow_serve.client._view import Progress, Step, View

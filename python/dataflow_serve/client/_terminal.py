@@ -18,10 +18,10 @@ from rich.text import Text
 from rich.tree import Tree
 
 from dataflow_serve.client._blocking import BlockingClient, BlockingSubscription
-from dataflow_serve.client._load import value_from_text
 from dataflow_serve.client._order import ordered
 from dataflow_serve.client._plans import plan_notes, plan_svg
 from dataflow_serve.client._tables import in_order
+from dataflow_serve.client._texts import value_from_text
 from dataflow_serve.client._view import Step, View
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.protocol import Column, Row, Rows, Value

@@ -18,6 +18,7 @@ from dataflow_serve.client._link import Pending
 from dataflow_serve.client._order import Order, order_names, ordered
 from dataflow_serve.client._session import Session, Wait
 from dataflow_serve.client._subscription import Slow, Subscription, subscribe_request
+from dataflow_serve.client._text_files import FileSource
 from dataflow_serve.client._transport import Address, StreamTransport, Transport
 from dataflow_serve.client._view import Progress, Step, View
 from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel, rule
@@ -472,7 +473,7 @@ class Client:
         columns = (await self.read(into, limit=0)).columns
         rows = _load.open_source(source, columns, header=header, delimiter=delimiter)
         # Files are read in a thread; what else gives rows belongs to the caller, and to the caller's thread.
-        in_thread = isinstance(rows, _load.FileSource)
+        in_thread = isinstance(rows, FileSource)
         under_way: deque[Pending[Transacted]] = deque()
         batches = _load.batches(rows, batch_rows)
         while True:
