@@ -10,38 +10,33 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, overload
 
-from dataflow_serve.client import _changes, _load, _tables
-from dataflow_serve.client._link import Pending as TrioPending
+from dataflow_serve.client import _changes, _load
+from dataflow_serve.client._blocking_relation import BlockingRelation
+from dataflow_serve.client._blocking_subscription import BlockingPending, BlockingSubscription
 from dataflow_serve.client._order import Order
 from dataflow_serve.client._portal import Portal
 from dataflow_serve.client._progress import showing_progress
 from dataflow_serve.client._session import Wait
 from dataflow_serve.client._subscription import Slow
-from dataflow_serve.client._subscription import Subscription as TrioSubscription
 from dataflow_serve.client._trio import DEFAULT_URL, PING_INTERVAL, Client, open_client
 from dataflow_serve.client._undecoded import fetch_undecoded
 from dataflow_serve.client._view import Progress, Step
 from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel
 from dataflow_serve.dsl import Relation as NamedRelation
-from dataflow_serve.errors import DataflowError
 from dataflow_serve.protocol import (
     Cancelled,
     Change,
-    Column,
     Detached,
     Module,
-    Row,
     Rows,
     ServerInfo,
     Transacted,
     Value,
 )
 
-__all__ = ["BlockingClient", "BlockingPending", "BlockingRelation", "BlockingSubscription", "connect"]
-
-ItemT = TypeVar("ItemT", bound=Step | Progress)
+__all__ = ["BlockingClient", "connect"]
 
 
 def connect(
@@ -428,223 +423,3 @@ def _finish(portal: Portal[Client], on_close: Callable[[], object] | None) -> No
     portal.abandon()
     if on_close is not None:
         on_close()
-
-
-class BlockingPending:
-    """A transaction on its way."""
-
-    def __init__(self, portal: Portal[Client], pending: TrioPending[Transacted]) -> None:
-        """Wrap what the trio client knows."""
-        self._portal = portal
-        self._pending = pending
-
-    def done(self) -> bool:
-        """Whether `result` would return or raise at once."""
-        return self._pending.done
-
-    def result(self) -> Transacted:
-        """Wait for its time.
-
-        Raises:
-            DataflowError: the server refused it.
-            ConnectionClosed: the connection was lost first; whether it took effect is unknown.
-        """
-        return self._portal.call(self._pending.result)
-
-
-class BlockingSubscription(Generic[ItemT]):
-    """Steps of one relation: ``with db["reach"].subscribe() as live: for step in live``.
-
-    Ctrl-C interrupts waiting and loses no step. See `Subscription` for what is promised.
-    """
-
-    def __init__(self, portal: Portal[Client], subscription: TrioSubscription[ItemT]) -> None:
-        """Wrap a subscription of the trio client."""
-        self._portal = portal
-        self._subscription = subscription
-        # Filled in the client's thread, emptied by the consumer: a call into the thread for many steps at
-        # once. It is an attribute, not a return value, so that an interrupted call loses nothing.
-        self._fetched: deque[ItemT] = deque()
-        self._failure: DataflowError | None = None
-        self._time: int | None = None
-        self._over = False
-
-    @property
-    def relation(self) -> str:
-        """The relation's name."""
-        return self._subscription.relation
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The relation's columns, known once entered."""
-        return self._subscription.columns
-
-    @property
-    def time(self) -> int | None:
-        """The time of the last step taken."""
-        return self._time
-
-    @property
-    def history(self) -> Any:
-        """With `time`, what a later subscription needs to continue from here."""
-        return self._subscription.history
-
-    def __enter__(self) -> Self:
-        """Subscribe.
-
-        Raises:
-            NotFoundError: there is no such relation.
-        """
-        self._portal.call(self._subscription.__aenter__)
-        self._time = self._subscription.time
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Unsubscribe."""
-        self.close()
-
-    def close(self) -> None:
-        """Unsubscribe, without waiting for the server. Twice is fine."""
-        self._over = True
-        self._portal.soon(self._subscription.leave)
-
-    def __iter__(self) -> Self:
-        """Iterate over the steps."""
-        return self
-
-    def __next__(self) -> ItemT:
-        """The next step; see `receive`. After the error that ended the subscription the iteration is over."""
-        if self._over:
-            raise StopIteration
-        return self.receive()
-
-    def receive(self) -> ItemT:
-        """Wait for the next step, or with ``progress`` also for the next `Progress`.
-
-        Raises:
-            NotFoundError: the relation was unregistered.
-            InterruptedQueryError: a limit, a cancellation, a shutdown or a restart ended it.
-            ConnectionClosed: the connection is gone, and isn't made again.
-        """
-        if not self._fetched and self._failure is None:
-            self._portal.call(self._fetch)
-        if not self._fetched:
-            self._over = True
-            assert self._failure is not None
-            raise self._failure
-        item = self._fetched.popleft()
-        self._time = item.time
-        return item
-
-    async def _fetch(self) -> None:
-        """Wait for one step and take along what else is complete. Cancelling loses nothing."""
-        try:
-            item: ItemT | None = await self._subscription.receive()
-            while item is not None:
-                self._fetched.append(item)
-                item = self._subscription.receive_nowait()
-        except DataflowError as error:
-            self._failure = error
-
-
-class BlockingRelation:
-    """A handle on one relation: ``db["reach"]``; showing it shows its first rows."""
-
-    def __init__(self, client: BlockingClient, name: str) -> None:
-        """Name a relation; whether it exists shows when it is used."""
-        self.name = name
-        self._client = client
-
-    def rows(
-        self,
-        where: Mapping[str, Value] | None = None,
-        *,
-        order: Order | None = None,
-        limit: int | None = None,
-    ) -> list[Row]:
-        """All rows, in no particular order; or as `Client.read` has them with these arguments.
-
-        Raises:
-            NotFoundError: there is no such relation.
-        """
-        return list(self.contents(where, order=order, limit=limit))
-
-    def contents(
-        self,
-        where: Mapping[str, Value] | None = None,
-        *,
-        order: Order | None = None,
-        limit: int | None = None,
-    ) -> Rows:
-        """All rows with their columns and the time they are true for; arguments are those of `Client.read`.
-
-        Raises:
-            NotFoundError: there is no such relation.
-        """
-        relation = self._client._client[self.name]
-        return self._client._portal.call(lambda: relation.contents(where, order=order, limit=limit))
-
-    def subscribe(
-        self,
-        *,
-        snapshot: bool = True,
-        where: Mapping[str, Value] | None = None,
-        since: int | None = None,
-        history: Any = None,
-        slow: Slow = "coalesce",
-        backlog: int | None = None,
-        order: Order | None = None,
-        limit: int | None = None,
-    ) -> BlockingSubscription[Step]:
-        """Follow the relation; see `Client.subscribe`."""
-        return self._client.subscribe(
-            self.name,
-            snapshot=snapshot,
-            where=where,
-            since=since,
-            history=history,
-            slow=slow,
-            backlog=backlog,
-            order=order,
-            limit=limit,
-        )
-
-    def insert(self, rows: Iterable[Iterable[Value]], *, key: str | None = None) -> Transacted:
-        """Insert rows in one transaction, and wait until they are visible."""
-        return self._client.transact({self.name: rows}, key=key)
-
-    def delete(self, rows: Iterable[Iterable[Value]], *, key: str | None = None) -> Transacted:
-        """Delete rows in one transaction, and wait until it is visible."""
-        return self._client.transact(delete={self.name: rows}, key=key)
-
-    def df(self, where: Mapping[str, Value] | None = None) -> Any:
-        """All rows as a pandas data frame; needs pandas."""
-        return _tables.to_pandas(self.contents(where))
-
-    def pl(self, where: Mapping[str, Value] | None = None) -> Any:
-        """All rows as a polars data frame; needs polars."""
-        return _tables.to_polars(self.contents(where))
-
-    def arrow(self, where: Mapping[str, Value] | None = None) -> Any:
-        """All rows as an Arrow table; needs pyarrow."""
-        return _tables.to_arrow(self.contents(where))
-
-    def __repr__(self) -> str:
-        """The first rows and the time they are true for, or why they can't be shown."""
-        try:
-            return _tables.text_table(self.name, self._first())
-        except DataflowError as error:
-            return f"<relation {self.name!r}: {error}>"
-
-    def _repr_html_(self) -> str | None:
-        """The same for a notebook, which shows the plain one where this gives nothing."""
-        try:
-            return _tables.html_table(self.name, self._first())
-        except DataflowError:
-            return None
-
-    def _first(self) -> Rows:
-        # One more than is shown tells whether there are more.
-        return self._client.read(self.name, limit=_tables.SHOWN_ROWS + 1)

@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from dataflow_serve.client._blocking import BlockingClient, BlockingSubscription
+from dataflow_serve.client._blocking import BlockingClient
+from dataflow_serve.client._blocking_subscription import BlockingSubscription
 from dataflow_serve.client._order import ordered
 from dataflow_serve.client._plans import plan_notes, plan_svg
 from dataflow_serve.client._tables import in_order
