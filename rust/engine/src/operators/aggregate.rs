@@ -2,7 +2,8 @@
 //!
 //! Counts and integer sums are running totals, kept without the rows themselves. The others look at the group again
 //! when it changes; a least or greatest value looks no further than the first that is there, since the values of a key
-//! stand in order. Only texts don't, longer ones being words of no order.
+//! stand in order. Only texts don't, longer ones being words of no order: a group of them is looked at where its least or
+//! greatest has gone and nothing better has come.
 
 use std::cmp::Ordering;
 
@@ -192,7 +193,13 @@ impl Groups {
             fresh.dedup_by_key(|(time, _)| *time);
             let mut settled = output.single(&mut before).then(|| before.clone());
             for &(time, _) in &fresh {
-                let current = self.evaluate(&all, time);
+                let kept = match settled.as_deref() {
+                    Some(&[extreme]) if fresh.len() == 1 => {
+                        self.extreme_of_texts(extreme, &all, &input, time)
+                    }
+                    _ => None,
+                };
+                let current = kept.map(|word| vec![word]).or_else(|| self.evaluate(&all, time));
                 if current != settled {
                     settled.iter().for_each(|row| changes.push(row, time, -1));
                     current.iter().for_each(|row| changes.push(row, time, 1));
@@ -202,6 +209,40 @@ impl Groups {
             builder.end_key(&key, &mut changes);
         }
         builder.done()
+    }
+
+    /// The least or greatest text, if the one from before or one that has come is it: texts are words that stand in no order
+    /// of theirs, so that another has to be looked for among all. `input` has what changed, all of it at `time`.
+    fn extreme_of_texts(
+        &self,
+        before: Word,
+        all: &Cursors<u64>,
+        input: &Cursors<u64>,
+        time: u64,
+    ) -> Option<Word> {
+        let [Measure { func, ty, .. }] = self.plan[..] else { return None };
+        let better = match func {
+            AggregateFunc::Min => Ordering::Less,
+            AggregateFunc::Max => Ordering::Greater,
+            _ => return None,
+        };
+        if !ty.ordered_by_bytes() {
+            return None;
+        }
+        let until = |t: &u64| *t <= time;
+        let mut best = (all.count(&[before], until) > 0).then_some(before);
+        input.values(false, until, |value, diff| {
+            let [word] = *value else { return true };
+            // What comes is better than all only if it is better than what was best, whether or not that has gone.
+            if diff > 0
+                && compare(ty, word, best.unwrap_or(before)) == Some(better)
+                && all.count(value, until) > 0
+            {
+                best = Some(word);
+            }
+            true
+        });
+        best
     }
 
     /// The aggregates over the key found, as of `time`; `None` for an empty group.
@@ -279,5 +320,98 @@ fn integer(ty: Type, word: Word) -> i128 {
     match ty {
         Type::Number => i128::from(to_number(word)),
         _ => i128::from(word),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use dataflow_protocol::dictionary;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Copies of texts, by key.
+    type Model = BTreeMap<(Word, Word), Diff>;
+
+    fn text(number: u8) -> Word {
+        dictionary::announced(format!("a text that is long enough for a word: {number}").as_str()).unwrap()
+    }
+
+    fn batch(changes: &Model, time: u64) -> View<u64> {
+        let mut builder = BatchBuilder::new(1, 1);
+        for ((key, value), diff) in changes {
+            builder.push_update(time, *diff);
+            builder.end_value(&[*key], &[*value]);
+        }
+        View::from(builder.done())
+    }
+
+    /// For each key the least or greatest text of which there are copies.
+    fn extremes(model: &Model, func: AggregateFunc) -> BTreeMap<Word, Word> {
+        let mut found: BTreeMap<Word, Word> = BTreeMap::new();
+        for ((key, value), _) in model.iter().filter(|(_, copies)| **copies > 0) {
+            let wanted = if func == AggregateFunc::Min { Ordering::Less } else { Ordering::Greater };
+            let best = found.entry(*key).or_insert(*value);
+            if compare(Type::Symbol, *value, *best) == Some(wanted) {
+                *best = *value;
+            }
+        }
+        found
+    }
+
+    fn follow(func: AggregateFunc, steps: &[Vec<(u8, u8, i8)>], times: u64) {
+        let groups = Groups {
+            key_width: 1,
+            plan: vec![Measure { func, ty: Type::Symbol, column: 0 }],
+            meter: Meter::default(),
+        };
+        let (mut model, mut told, mut source, mut output) = (Model::new(), Model::new(), vec![], vec![]);
+        for (at, step) in (0u64..).zip(steps) {
+            // Steps that come together are of several times.
+            let mut input = Vec::new();
+            for part in 0..times {
+                let mut changes = Model::new();
+                for (key, value, diff) in step.iter().skip(part as usize).step_by(times as usize) {
+                    *changes.entry((Word::from(key % 3), text(value % 12))).or_default() += Diff::from(*diff);
+                }
+                changes.retain(|_, diff| *diff != 0);
+                for (row, diff) in &changes {
+                    *model.entry(*row).or_default() += diff;
+                }
+                input.push(batch(&changes, at * times + part));
+            }
+            let changed = View::from(groups.changes(source.clone(), output.clone(), input.clone()));
+            let mut cursors = Cursors::new(vec![changed.clone()]);
+            while let Some(key) = cursors.least().map(<[Word]>::to_vec) {
+                cursors.find(&key);
+                cursors.values(
+                    false,
+                    |_| true,
+                    |value, diff| {
+                        *told.entry((key[0], value[0])).or_default() += diff;
+                        true
+                    },
+                );
+            }
+            told.retain(|_, copies| *copies != 0);
+            source.extend(input);
+            output.push(changed);
+            let expected = extremes(&model, func).into_iter().map(|row| (row, 1)).collect::<Model>();
+            assert_eq!(told, expected, "{func:?} after step {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn extremes_of_texts_follow_what_comes_and_goes(
+            steps in prop::collection::vec(
+                prop::collection::vec((any::<u8>(), any::<u8>(), -2i8..3), 1..5), 1..30),
+            times in 1u64..3,
+        ) {
+            follow(AggregateFunc::Min, &steps, times);
+            follow(AggregateFunc::Max, &steps, times);
+        }
     }
 }

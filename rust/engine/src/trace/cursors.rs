@@ -81,6 +81,23 @@ impl<T: EngineTime> Cursors<T> {
         }
     }
 
+    /// The sum of the differences of one value of the key found, at times for which `until` holds.
+    pub(crate) fn count(&self, value: &[Word], until: impl Fn(&T) -> bool) -> Diff {
+        let mut count = 0;
+        for (index, range) in &self.found {
+            let view = &self.views[*index].0;
+            let (mut low, mut high) = (range.start, range.end);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if view.trie().value(middle) < value { low = middle + 1 } else { high = middle }
+            }
+            if low < range.end && view.trie().value(low) == value {
+                count += view.count(low, &until);
+            }
+        }
+        count
+    }
+
     /// The value of the key found whose differences add up to more than 0, where there is at most one.
     pub(crate) fn single(&self, value: &mut Vec<Word>) -> bool {
         if let [(index, vals)] = &self.found[..]
