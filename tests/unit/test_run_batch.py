@@ -67,7 +67,8 @@ def test_an_input_may_come_from_standard_input() -> None:
 
 def test_outputs_may_go_to_standard_output() -> None:
     assert plan(".output r(IO=stdout)").results == (Output("r", None, FileFormat()),)
-    assert plan(".output r", output=None).results == (Output("r", None, FileFormat()),)
+    assert plan(".output r", output=None).results == (Output("r", None, FileFormat(headers=True)),)
+    assert plan(".output r(headers=false)", output=None).results == (Output("r", None, FileFormat()),)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_standard_output_says_whose_rows_follow(tmp_path: Path) -> None:
     printed = io.StringIO()
     chosen = plan_of(parse(PROGRAM).directives, tmp_path, None)
     run_on(db, SourceText(PROGRAM, ()), chosen, Lines, stdout=printed)
-    assert printed.getvalue() == "---------------\npath\n===============\na\tb\n===============\npath\t1\n"
+    assert printed.getvalue() == "---------------\npath\nx\ty\n===============\na\tb\n===============\npath\t1\n"
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:

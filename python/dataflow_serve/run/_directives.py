@@ -110,6 +110,9 @@ def _input(directive: Directive, facts: Path) -> Input:
 
 def _output(directive: Directive, output: Path | None) -> Output:
     parameters = _parameters(directive, {"file", "stdout"})
+    if output is None:
+        # As with Soufflé, everything goes to standard output under the names of its columns.
+        parameters.setdefault("headers", "true")
     path = None
     if output is not None and parameters.get("IO", "file") == "file":
         ending = "csv.gz" if _flag(directive, parameters, "compress") else "csv"
