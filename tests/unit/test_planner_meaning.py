@@ -68,6 +68,14 @@ def both(program: str, inputs: Mapping[str, Iterable[Row]]) -> dict[str, Counter
 @pytest.mark.parametrize(
     ("rules", "relation", "rows"),
     [
+        # Parts of a body that are conditions for the others.
+        ("r(x) :- e(x, _), s(_, n), n > 4.", "r", {(0,), (1,), (2,), (3,)}),
+        ("r(x) :- e(x, _), s(_, n), n > 5.", "r", set()),
+        ("r(x) :- e(x, _), s(_, n), m = n / (n - 5), m > 5.", "r", set()),
+        ("r(x) :- e(x, _), c = count : { e(_, y) }, s(_, c).", "r", {(0,), (1,), (2,), (3,)}),
+        ("r(1) :- s(_, 5), bag(_, 6), none(_).", "r", set()),
+        ("r(1) :- s(_, 5), bag(_, 6), !none(_).", "r", {(1,)}),
+        ("r(0). r(x + 1) :- r(x), x < 3, s(_, n), n > 4, r(y), y > 0. r(1).", "r", {(0,), (1,), (2,), (3,)}),
         # Recursion: linear, non-linear, mutual.
         (
             "r2(x, y) :- e(x, y). r2(x, z) :- r2(x, y), e(y, z).",

@@ -137,6 +137,29 @@ def drawn(text: str, relation: str) -> list[str]:
                 "    get e",
             ],
         ),
+        # What shares no variable, and of which nothing is asked, is a condition.
+        (
+            "p(x) :- s(_, n), n > 3, e(x, _), e(z, w), e(w, z).",
+            "p",
+            [
+                "join if there is a row",
+                "  join if there is a row",
+                "    map to (e.x)",
+                "      get e",
+                "    distinct",
+                "      map where s.n > 3; to ()",
+                "        get s",
+                "  distinct",
+                "    join e.x = e.y, e.y = e.x; to ()",
+                "      get e",
+                "      get e",
+            ],
+        ),
+        (
+            "p(1) :- s(_, n), n > 3.",
+            "p",
+            ["map where s.n > 3; to (1)", "  get s"],
+        ),
         (
             "p(x) :- e(x, y), !e(y, _), !s(_, 3).",
             "p",

@@ -229,7 +229,9 @@ def test_standard_output_says_whose_rows_follow(tmp_path: Path) -> None:
     printed = io.StringIO()
     chosen = plan_of(parse(PROGRAM).directives, tmp_path, None)
     run_on(db, SourceText(PROGRAM, ()), chosen, Lines, stdout=printed)
-    assert printed.getvalue() == "---------------\npath\nx\ty\n===============\na\tb\n===============\npath\t1\n"
+    assert (
+        printed.getvalue() == "---------------\npath\nx\ty\n===============\na\tb\n===============\npath\t1\n"
+    )
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from dataflow_serve.language.checked import (
     variables_of,
 )
 from dataflow_serve.planner import _expressions as ex
+from dataflow_serve.planner._apart import conditions_apart
 from dataflow_serve.planner._cycles import cyclic_core, paths
 from dataflow_serve.planner._flatten import (
     MAX_DEPTH,
@@ -84,8 +85,18 @@ def plan_body(
     Raises:
         UnsupportedError: an aggregate that needs values which a recursion is still producing.
     """
+    conditions: list[list[Literal]] = []
+    if as_set and start is None:
+        literals, conditions = conditions_apart(nodes, literals, wanted)
     flat = flatten(literals, wanted, start.env if start else ())
-    return Planned(_Body(nodes, literals, flat, start, as_set).run(), flat.wanted)
+    rows = _Body(nodes, literals, flat, start, as_set).run()
+    needed: set[str] = set()
+    for term in flat.wanted:
+        variables_of(term, needed)
+    for condition in conditions:
+        fulfilled = plan_body(nodes, condition, (), as_set=True).node()
+        rows = rows.join(Rows(nodes, nodes.distinct(fulfilled), {}), [], needed)
+    return Planned(rows, flat.wanted)
 
 
 @dataclass(slots=True)
