@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dataflow_protocol::ids::{RelationId, Time};
 use dataflow_protocol::order::Ranking;
 use dataflow_protocol::plan::{Import, InputMode, Plan};
-use dataflow_protocol::value::Column;
+use dataflow_protocol::value::{Column, Word};
 
 use crate::input::Input;
 use crate::meter::{Held, Meter};
@@ -69,6 +69,8 @@ pub(crate) struct Stored {
 pub(crate) struct Module {
     pub(crate) info: Arc<ModuleInfo>,
     pub(crate) plan: Arc<Plan>,
+    /// Words that its operators have of the plan.
+    pub(crate) constants: Vec<Word>,
     pub(crate) meter: Meter,
     /// Those of the dataflows of its inputs.
     pub(crate) inputs: Vec<Meter>,

@@ -1,6 +1,7 @@
-//! The commands, and what a turn does; [`rankings`] and the [`clock`] have files of their own.
+//! The commands, and what a turn does; [`rankings`], the [`clock`] and what [`forget`]s have files of their own.
 
 mod clock;
+mod forget;
 mod rankings;
 
 use std::cell::{Cell, RefCell};
@@ -10,10 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataflow_protocol::dictionary;
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
 use dataflow_protocol::order::{First, Ranking, Sorter};
-use dataflow_protocol::plan::{CLOCK, Expr, InputMode, Node, Plan, RelationRef, Value};
+use dataflow_protocol::plan::{CLOCK, InputMode, Node, Plan, RelationRef};
 use dataflow_protocol::rows::RowBuf;
 use dataflow_protocol::value::{Type, Word};
 use differential_dataflow::trace::TraceReader;
@@ -24,8 +24,8 @@ use crate::analysis::{Analysis, ArrangementFigures, Part};
 use crate::budget::Budget;
 use crate::catalog::{Catalog, Module, ModuleInfo, RelationInfo, Shared, Stored};
 use crate::error::EngineError;
-use crate::expr::Project;
 use crate::expr::eval::Dropped;
+use crate::expr::{Project, constants};
 use crate::faults::Fault;
 use crate::input::{self, BuiltInput};
 use crate::meter::Meter;
@@ -35,7 +35,7 @@ use crate::operators::import::import;
 use crate::operators::linear::flatten;
 use crate::render::{Built, Elsewhere, External, joined, order, positions, render};
 use crate::snapshot::{Request, Snapshots};
-use crate::trace::{Agent, View};
+use crate::trace::{Agent, View, registry};
 use crate::validate::{Valid, inputs, validate};
 use crate::{EmitBudget, Figures, Slice, Stats, Step};
 
@@ -62,6 +62,8 @@ pub struct Engine {
     active: BTreeMap<RelationId, Time>,
     /// Bytes introduced here, by relation and time, until all workers have them in the base arrangement.
     introduced: VecDeque<(RelationId, Time, usize)>,
+    /// The dictionary is being swept: words that come in are marked.
+    sweeping: bool,
 }
 
 /// What registering a program came to.
@@ -78,6 +80,7 @@ pub struct Registered {
 impl Engine {
     /// Builds the standing dataflows. The first thing done with the timely worker, alike on all of them.
     pub fn new(worker: &mut Worker) -> Engine {
+        registry::clear();
         Engine {
             catalog: Catalog::default(),
             snapshots: Snapshots::new(worker),
@@ -90,6 +93,7 @@ impl Engine {
             advancing: Vec::new(),
             active: BTreeMap::new(),
             introduced: VecDeque::new(),
+            sweeping: false,
         }
     }
 
@@ -133,11 +137,17 @@ impl Engine {
             }
         }
         let valid = validate(plan)?;
-        intern_constants(plan)?;
-        Ok(self.build(worker, time, &valid))
+        let constants = constants::of(plan).map_err(|error| EngineError::Invalid(error.to_string()))?;
+        Ok(self.build(worker, time, &valid, constants))
     }
 
-    fn build(&mut self, worker: &mut Worker, time: Time, valid: &Valid<'_>) -> Registered {
+    fn build(
+        &mut self,
+        worker: &mut Worker,
+        time: Time,
+        valid: &Valid<'_>,
+        constants: Vec<Word>,
+    ) -> Registered {
         let plan = valid.plan;
         self.start_clock(worker, time, plan);
         let first_dataflow = worker.next_dataflow_index();
@@ -187,12 +197,13 @@ impl Engine {
             relations: ids.clone(),
             since: time,
         });
-        let module = Module { info, meter, inputs, plan: Arc::new(plan.clone()), dataflows, buttons, uses };
-        self.catalog.modules.insert(plan.name.clone(), module);
+        let (name, plan) = (plan.name.clone(), Arc::new(plan.clone()));
+        let module = Module { info, meter, inputs, plan, constants, dataflows, buttons, uses };
+        self.catalog.modules.insert(name.clone(), module);
         self.catalog.regroup();
         self.touch_new(&ids, time);
         let relations = ids.iter().filter_map(|&id| self.relation_by_id(id)).collect();
-        Registered { fresh: true, name: plan.name.clone(), relations }
+        Registered { fresh: true, name, relations }
     }
 
     /// For operators of their own program.
@@ -496,6 +507,7 @@ impl Engine {
     /// Introduces a transaction's rows at `time`, at their owner: a time after the one at which the relation was registered. The
     /// order of calls is the order of effect; deletes come before inserts. Rows have the relation's columns, encoded.
     pub fn introduce(&mut self, relation: RelationId, time: Time, delete: &RowBuf, insert: &RowBuf) {
+        self.mark_incoming(&[delete, insert]);
         let stored = self.catalog.relations.get_mut(&relation);
         if let Some(input) = stored.and_then(|stored| stored.input.as_mut()) {
             let bytes = input.introduce(time, delete, insert);
@@ -506,6 +518,7 @@ impl Engine {
     /// Removes rows of an `upsert` relation by their key at `time`, at their owner; other columns of `keys` mean nothing.
     /// In the order of effect, like [`Self::introduce`].
     pub fn erase(&mut self, relation: RelationId, time: Time, keys: &RowBuf) {
+        self.mark_incoming(&[keys]);
         let stored = self.catalog.relations.get_mut(&relation);
         if let Some(input) = stored.and_then(|stored| stored.input.as_mut()).filter(|_| !keys.is_empty()) {
             let bytes = input.erase(time, keys);
@@ -781,30 +794,4 @@ fn reads(valid: &Valid<'_>, local: usize, ids: &[RelationId]) -> Vec<RelationId>
     found.sort();
     found.dedup();
     found
-}
-
-/// Interns the plan's symbols, so that building can't fail any more.
-fn intern_constants(plan: &Plan) -> Result<(), EngineError> {
-    fn value(value: &Value) -> Result<(), EngineError> {
-        if let Value::Symbol(text) = value {
-            dictionary::announced(text.as_str()).map_err(|error| EngineError::Invalid(error.to_string()))?;
-        }
-        Ok(())
-    }
-    fn expr(expr_: &Expr) -> Result<(), EngineError> {
-        match expr_ {
-            Expr::Col(_) => Ok(()),
-            Expr::Const(constant) => value(constant),
-            Expr::Call { args, .. } => args.iter().try_for_each(expr),
-        }
-    }
-    plan.nodes.iter().try_for_each(|node| match node {
-        Node::Rows { rows, .. } => rows.iter().flatten().try_for_each(value),
-        Node::Map { filter, project, .. }
-        | Node::Join { filter, project, .. }
-        | Node::Multijoin { filter, project, .. } => filter.iter().chain(project).try_for_each(expr),
-        Node::Window { since, until, .. } => since.iter().chain(until).try_for_each(expr),
-        Node::Range { start, stop, step, .. } => [start, stop].into_iter().chain(step).try_for_each(expr),
-        _ => Ok(()),
-    })
 }

@@ -1,10 +1,10 @@
 //! Snapshots: a relation's contents as of a time, from every worker to the owner that asked.
 //!
 //! A worker waits until it has finished the time, takes the batches that are there, and then reads them in slices
-//! within the emit budget. Slices travel in a dataflow of their own, whose times mean nothing. Each worker ends its part
-//! with a mark.
+//! within the emit budget. Slices travel in a dataflow of their own, whose times only tell laps apart: all that was sent in
+//! earlier laps has arrived once its frontier is past them. Each worker ends its part with a mark.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -25,6 +25,9 @@ use timely::worker::Worker;
 use crate::trace::Agent;
 use crate::trace::scan::Scan;
 use crate::{Changes, EmitBudget, Slice};
+
+/// A lap has so many times; a worker moves on by one with each slice that it sends.
+const LAP_BITS: u32 = 40;
 
 /// A slice on its way, with the contents of words that its owner's process may not know.
 #[derive(Clone, Serialize, Deserialize)]
@@ -53,6 +56,9 @@ pub(crate) struct Request {
 pub(crate) struct Snapshots {
     handle: Handle<u64, CapacityContainerBuilder<Vec<Parcel>>>,
     arrived: Rc<RefCell<Vec<Slice>>>,
+    /// Of the dataflow.
+    frontier: Rc<Cell<u64>>,
+    lap: u64,
     me: WorkerIndex,
     waiting: Vec<Request>,
     reading: VecDeque<(Request, Scan)>,
@@ -63,26 +69,33 @@ impl Snapshots {
     pub(crate) fn new(worker: &mut Worker) -> Self {
         let arrived = Rc::new(RefCell::new(Vec::new()));
         let inbox = Rc::clone(&arrived);
+        let frontier = Rc::new(Cell::new(0));
+        let reached = Rc::clone(&frontier);
         let handle = worker.dataflow_named("Slices", |scope| {
             let (handle, stream) = scope.new_input::<Vec<Parcel>>();
             let by_owner = Exchange::new(|parcel: &Parcel| parcel.owner as u64);
-            stream.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(by_owner, "Arrive", move |_, _| {
-                move |input, _output| {
-                    input.for_each(|_, parcels| {
-                        for parcel in parcels.drain(..) {
-                            // A collision would have been met where the content was made.
-                            parcel.contents.iter().for_each(|content| {
-                                let _ = dictionary::intern(content);
-                            });
-                            inbox.borrow_mut().push(parcel.slice);
-                        }
-                    });
-                }
-            });
+            stream.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+                by_owner,
+                "Arrive",
+                move |_, _| {
+                    move |(input, frontier), _output| {
+                        reached.set(frontier.frontier().first().copied().unwrap_or(u64::MAX));
+                        input.for_each(|_, parcels| {
+                            for parcel in parcels.drain(..) {
+                                // A collision would have been met where the content was made.
+                                parcel.contents.iter().for_each(|content| {
+                                    let _ = dictionary::intern(content);
+                                });
+                                inbox.borrow_mut().push(parcel.slice);
+                            }
+                        });
+                    }
+                },
+            );
             handle
         });
         let me = WorkerIndex(worker.index());
-        Snapshots { handle, arrived, me, waiting: Vec::new(), reading: VecDeque::new() }
+        Snapshots { handle, arrived, frontier, lap: 0, me, waiting: Vec::new(), reading: VecDeque::new() }
     }
 
     pub(crate) fn request(&mut self, request: Request) {
@@ -93,6 +106,20 @@ impl Snapshots {
     pub(crate) fn forget(&mut self, relation: RelationId) {
         self.waiting.retain(|request| request.relation != relation);
         self.reading.retain(|(request, _)| request.relation != relation);
+    }
+
+    /// Begins the next lap, as all workers do at the same command.
+    pub(crate) fn lap(&mut self) {
+        self.lap += 1;
+        let least = self.lap << LAP_BITS;
+        if *self.handle.time() < least {
+            self.handle.advance_to(least);
+        }
+    }
+
+    /// Whether all that any worker sent before this lap has arrived.
+    pub(crate) fn has_lapped(&self) -> bool {
+        self.frontier.get() >= self.lap << LAP_BITS
     }
 
     pub(crate) fn take_arrived(&mut self) -> Vec<Slice> {

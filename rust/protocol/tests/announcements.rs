@@ -8,8 +8,8 @@ fn what_was_announced_is_announced_anew_in_the_next_generation() {
     let word = dictionary::announced(text).unwrap();
     let record = dictionary::announced(Entry::Record(&[0, word])).unwrap();
     assert_eq!(dictionary::foreign([word, record]), []);
-    dictionary::forget_announcements();
-    dictionary::forget_announcements();
+    dictionary::sweep::new_generation();
+    dictionary::sweep::new_generation();
     let whole = [Content::Text(text.into()), Content::Record([0, word].into())];
     assert_eq!(dictionary::foreign([record]), whole);
     assert_eq!(dictionary::intern(text).unwrap(), (word, true));

@@ -117,7 +117,8 @@ impl Member {
 
     /// Introduces a transaction of this worker's, if it has an effect, and answers it.
     fn settle(&mut self, time: Time, own: OwnTransaction, fate: &Fate, net: &mut Connections) {
-        let OwnTransaction { caller, changes, wait, bytes } = own;
+        // Until its rows have been introduced.
+        let OwnTransaction { caller, changes, wait, bytes, pin: _pin } = own;
         if let Some(session) = net.session(caller.connection) {
             session.waiting_bytes = session.waiting_bytes.saturating_sub(bytes);
         }
@@ -219,6 +220,7 @@ impl Member {
             Command::Detach { ticket, name } => self.detached(origin, *ticket, name, net),
             Command::Tick { now } => self.tick(time, Some(*now)),
             Command::Advance { ticket, now } => self.advanced(time, *ticket, *now, own, net),
+            Command::Sweep(step) => self.sweep(time, step),
             Command::Tune { ticket, values } => self.tuned(origin, *ticket, values),
             Command::Shutdown { .. } => self.stopping = true,
         }

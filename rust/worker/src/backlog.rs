@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use dataflow_engine::{Changes, Step};
+use dataflow_protocol::dictionary::sweep;
 use dataflow_protocol::ids::Time;
 use dataflow_protocol::request::Slow;
 use dataflow_protocol::rows::RowBuf;
@@ -62,6 +63,12 @@ impl Backlog {
             self.merge(filter);
         }
         self.rows() <= limit
+    }
+
+    /// Marks the words of all rows (ADR 0008).
+    pub(crate) fn mark(&self) {
+        self.steps.iter().for_each(|step| sweep::mark(step.changes.rows.words()));
+        self.merged.keys().for_each(|row| sweep::mark(row));
     }
 
     fn rows(&self) -> usize {

@@ -13,6 +13,7 @@ use dataflow_protocol::value::Word;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Tunables;
+use crate::forget::Sweep;
 use crate::keys::Key;
 use crate::limits::Interruption;
 
@@ -151,6 +152,8 @@ pub enum Command {
         /// Since 1970, in µs.
         now: i64,
     },
+    /// A step of a sweep of the dictionary.
+    Sweep(Sweep),
     /// New values, on every worker; acknowledged.
     Tune {
         /// Of the request.

@@ -191,6 +191,9 @@ tunables! {
     now_tick_ms = 1_000, 0;
     /// Rows of one transaction, those to insert and those to delete; more are `too-large`. Default 1 Mi.
     transaction_rows = 1 << 20, 1;
+    /// Bytes of the dictionary of texts and other long values from which on it is swept for what nothing holds any more, whenever
+    /// they have doubled since. Default 32 MiB.
+    dictionary_bytes = 32 << 20, 1;
     /// Idempotency keys remembered. Default 1 Mi.
     key_retain = 1 << 20, 0;
     /// Iterations that a recursion may take; the module is ended with `interrupted` then, and so are those that depend on

@@ -10,6 +10,7 @@ use dataflow_engine::{Changes, Step};
 use dataflow_net::connection::ConnectionId;
 use dataflow_net::error::Close;
 use dataflow_net::http::HttpResponse;
+use dataflow_protocol::dictionary::sweep::Pin;
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::request::{Filter, Schema};
 use dataflow_protocol::response::push::{self, Tail};
@@ -85,6 +86,8 @@ pub(crate) struct Parcel {
     pub(crate) filter: Filter,
     /// Where to cut it into several messages.
     pub(crate) batch_bytes: usize,
+    /// Keeps what the rows hold until they are encoded.
+    pub(crate) _pin: Pin,
 }
 
 impl Parcel {

@@ -120,7 +120,8 @@ impl Member {
         self.show(net);
         self.subscriptions.progress(&self.engine, net, &self.tunables);
         self.metrics.subscriptions.set(self.subscriptions.len() as i64);
-        self.letters(net) || more
+        let sweeping = self.sweep_on();
+        self.letters(net) || more || sweeping
     }
 
     /// Too much has changed while a snapshot came: another one, of a later time.

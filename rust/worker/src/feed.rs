@@ -189,7 +189,8 @@ impl Feed {
         let width = target.columns.len();
         let rows = std::mem::replace(&mut parsed.rows, RowBuf::new(width));
         let contents = std::mem::take(&mut parsed.contents);
-        let (count, mut transaction) = (rows.len(), Transaction { contents, changes: Vec::new() });
+        let pin = parsed.pin.clone();
+        let (count, mut transaction) = (rows.len(), Transaction { contents, changes: Vec::new(), pin });
         if count > 0 {
             transaction.changes.push(Change { insert: rows, ..Change::new(target.id, width) });
         }
@@ -203,7 +204,7 @@ impl Feed {
     pub fn clear(&self, targets: &[(RelationId, usize)]) -> bool {
         let clear = |&(id, width): &(RelationId, usize)| Change { clear: true, ..Change::new(id, width) };
         let changes = targets.iter().map(clear).collect();
-        self.offer(Transaction { contents: Vec::new(), changes }, 0)
+        self.offer(Transaction { changes, ..Transaction::default() }, 0)
     }
 
     /// Follows messages of PostgreSQL's replication, as many as there is room for, each transaction of the server's
@@ -262,7 +263,7 @@ mod tests {
     fn transaction(rows: usize) -> Transaction {
         let mut change = Change::new(RelationId(1), 1);
         (0..rows as u64).for_each(|row| change.insert.push(&[row]));
-        Transaction { contents: Vec::new(), changes: vec![change] }
+        Transaction { changes: vec![change], ..Transaction::default() }
     }
 
     #[test]

@@ -362,7 +362,7 @@ impl Coordinator {
         self.process.metrics.process.fallen.inc();
         self.network.abandon(panicked);
         if self.process.config.processes > 1 {
-            dictionary::forget_announcements();
+            dictionary::sweep::new_generation();
         }
         if formed {
             self.process.tell(Event::Fallen { generation, why: why.clone() });

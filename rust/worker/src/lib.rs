@@ -30,6 +30,7 @@ mod explain;
 pub mod feed;
 mod feeding;
 mod flow;
+mod forget;
 mod formation;
 mod generations;
 pub mod host;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataflow_engine::{Analysis, Engine, RelationInfo, Stats};
+use dataflow_protocol::dictionary::sweep::{self, Pin};
 use dataflow_protocol::dictionary::{self, Collision, Content};
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time, WorkerIndex};
@@ -20,6 +21,7 @@ use crate::command::{Command, Element, Letter, Report, Share, Ticket};
 use crate::config::Tunables;
 use crate::connections::{Caller, Connections};
 use crate::feeding::{Fed, Feeds};
+use crate::forget::Sweeping;
 use crate::keys::KeyTable;
 use crate::limits::{Cancelled, Watch};
 use crate::mail::Mail;
@@ -50,6 +52,7 @@ pub(crate) struct OwnTransaction {
     pub(crate) changes: Vec<Change>,
     pub(crate) wait: Wait,
     pub(crate) bytes: usize,
+    pub(crate) pin: Pin,
 }
 
 /// A transaction that is answered when its effect is visible.
@@ -144,6 +147,7 @@ pub(crate) struct Member {
     /// Subscriptions to first rows that are on their way through the order.
     pub(crate) rankings_proposed: usize,
     pub(crate) watch: Watch,
+    pub(crate) sweeping: Sweeping,
     /// The longest step of the dataflows so far.
     pub(crate) longest_step: Duration,
     /// Rows of the transactions that go out with this turn.
@@ -173,6 +177,7 @@ impl Member {
         history: u64,
         tickets: u64,
     ) -> Self {
+        sweep::join();
         let own_process = process.config.process;
         let threads = process.config.threads;
         let shared = Arc::clone(&process);
@@ -214,6 +219,7 @@ impl Member {
             ticked: None,
             rankings_proposed: 0,
             watch: Watch::default(),
+            sweeping: Sweeping::default(),
             longest_step: Duration::ZERO,
             element_rows: 0,
             quarantined: BTreeSet::new(),
@@ -261,6 +267,7 @@ impl Member {
             self.propose_shutdown();
         }
         self.tick_if_due();
+        self.sweep_if_due();
     }
 
     /// Sends what the turn has collected, as one element; whether there was anything.
@@ -342,6 +349,9 @@ impl Member {
             return;
         }
         self.published = Some(now);
+        if self.local == 0 {
+            self.process.metrics.process.dictionary(dictionary::len(), dictionary::bytes());
+        }
         let figures = |(info, stats): (Arc<RelationInfo>, Stats)| RelationFigures {
             relation: info.name.clone(),
             module: info.module.clone(),

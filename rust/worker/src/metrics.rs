@@ -192,11 +192,25 @@ pub struct ProcessMetrics {
     pub missing: Gauge,
     /// Programs that it wants nobody to build.
     pub quarantined: Gauge,
+    /// Contents in the dictionary.
+    dictionary_entries: Gauge,
+    /// Bytes that they take, about.
+    dictionary_bytes: Gauge,
+    /// Contents that were dropped, since nothing held them.
+    pub dictionary_dropped: Counter,
+    /// How often it was looked for such.
+    pub dictionary_sweeps: Counter,
     /// Clients that were turned away.
     pub refusals: Refusals,
 }
 
 impl ProcessMetrics {
+    /// Shows what the dictionary holds.
+    pub fn dictionary(&self, entries: usize, bytes: usize) {
+        self.dictionary_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.dictionary_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     fn register(&self, registry: &mut Registry) {
         let help = "The generation that serves requests, 0 while none does";
         registry.register("generation", help, self.generation.clone());
@@ -205,6 +219,13 @@ impl ProcessMetrics {
         registry.register("mesh_missing", "Processes without a link to this one", self.missing.clone());
         let help = "Programs over which the cluster fell so often that they aren't built again";
         registry.register("quarantined_programs", help, self.quarantined.clone());
+        let help = "Texts and other long values in the dictionary";
+        registry.register("dictionary_entries", help, self.dictionary_entries.clone());
+        let help = "Bytes that the entries of the dictionary take, about";
+        registry.register("dictionary_bytes", help, self.dictionary_bytes.clone());
+        let help = "Entries of the dictionary dropped because nothing held them";
+        registry.register("dictionary_dropped", help, self.dictionary_dropped.clone());
+        registry.register("dictionary_sweeps", "Sweeps of the dictionary", self.dictionary_sweeps.clone());
         let help = "Connections, and requests by HTTP, that weren't served, by reason";
         registry.register("turned_away", help, self.refusals.family());
     }

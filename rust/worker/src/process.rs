@@ -22,6 +22,7 @@ use crate::access::Gate;
 use crate::command::Ticket;
 use crate::config::Config;
 use crate::feed::Feed;
+use crate::forget::Sweeps;
 use crate::generations::News;
 use crate::metrics::Metrics;
 use crate::quarantine::Quarantine;
@@ -169,6 +170,7 @@ pub(crate) struct Process {
     alone: AtomicBool,
     failure: Mutex<Option<String>>,
     pub(crate) quarantine: Quarantine,
+    pub(crate) sweeps: Sweeps,
     life: Mutex<Life>,
     /// A test wants a worker to panic in the middle of a step.
     sabotaged: AtomicBool,
@@ -241,6 +243,7 @@ impl Process {
             alone: AtomicBool::new(false),
             failure: Mutex::new(None),
             quarantine: Quarantine::default(),
+            sweeps: Sweeps::default(),
             life: Mutex::default(),
             sabotaged: AtomicBool::new(false),
             obstacle: Mutex::default(),
@@ -411,6 +414,7 @@ impl Process {
             return false;
         }
         self.answers.iter().for_each(|answers| lock(answers).clear());
+        self.sweeps.reset();
         *life = Life { generation: Some(generation), ..Life::default() };
         true
     }

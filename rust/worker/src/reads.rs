@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataflow_engine::Changes;
+use dataflow_protocol::dictionary::sweep::Pin;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::Time;
 use dataflow_protocol::order::{By, First, Sorter};
@@ -29,6 +30,8 @@ pub(crate) struct Read {
     missing: usize,
     /// More has come than a reply may hold: the rest isn't kept.
     overflown: bool,
+    /// Keeps what the rows hold until they are encoded.
+    _pin: Pin,
 }
 
 impl Read {
@@ -52,6 +55,7 @@ impl Read {
             copies: Vec::new(),
             missing: workers,
             overflown: false,
+            _pin: Pin::new(),
         }
     }
 

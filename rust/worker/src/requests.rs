@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataflow_net::connection::ConnectionId;
+use dataflow_protocol::dictionary::sweep::Pin;
 use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
@@ -141,7 +142,7 @@ impl Member {
                 );
             }
             Request::Transact { changes, key, wait } => {
-                self.transact(caller, changes, key.as_deref(), wait, net)
+                self.transact(caller, changes, key.as_deref(), wait, decoded.pin, net)
             }
             Request::Subscribe(subscribe) => self.subscribe(caller, subscribe, net),
             Request::Unsubscribe { sub } => self.unsubscribe(caller, sub, net),
@@ -327,6 +328,7 @@ impl Member {
         changes: Vec<Change>,
         key: Option<&str>,
         wait: Wait,
+        pin: Pin,
         net: &mut Connections,
     ) {
         if key.is_some_and(|key| key.is_empty() || key.len() > MAX_NAME) {
@@ -344,7 +346,7 @@ impl Member {
         if let Some(session) = net.session(caller.connection) {
             session.waiting_bytes += bytes;
         }
-        self.transactions.push_back(Own::Client(OwnTransaction { caller, changes, wait, bytes }));
+        self.transactions.push_back(Own::Client(OwnTransaction { caller, changes, wait, bytes, pin }));
     }
 
     fn subscribe(&mut self, caller: Caller, subscribe: Subscribe, net: &mut Connections) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use dataflow_engine::{Changes, Engine, Step};
 use dataflow_net::connection::ConnectionId;
+use dataflow_protocol::dictionary::sweep::{self, Pin};
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{RelationId, Time};
 use dataflow_protocol::order::Ranking;
@@ -170,6 +171,7 @@ impl Subscription {
             rows: Rows::Own(Arc::new(changes)),
             filter: Filter::new(),
             batch_bytes: tunables.batch_bytes as usize,
+            _pin: Pin::new(),
         };
         net.push_rows(parcel, vec![(self.connection(), self.sub)]);
     }
@@ -361,6 +363,14 @@ impl Subscriptions {
         net.limit_stall(connection);
     }
 
+    /// Marks the words of all rows that wait for their readers (ADR 0008).
+    pub(crate) fn mark(&self) {
+        for subscription in self.all.values() {
+            subscription.backlog.mark();
+            subscription.arrived.slices.iter().for_each(|slice| sweep::mark(slice.rows.words()));
+        }
+    }
+
     /// Relations of subscriptions that were ended here: the other workers are to be told, once for each.
     pub(crate) fn take_given_up(&mut self) -> Vec<(RelationId, Option<Ranking>)> {
         std::mem::take(&mut self.given_up)
@@ -490,6 +500,7 @@ impl Shared {
             rows: Rows::Step(Arc::clone(step)),
             filter: to.filter.clone(),
             batch_bytes: tunables.batch_bytes as usize,
+            _pin: Pin::new(),
         };
         self.parcels.push((parcel, vec![address]));
     }

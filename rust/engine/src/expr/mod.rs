@@ -5,6 +5,7 @@
 //! * [`functions`]: what each function does to words.
 //! * [`totals`]: what goes into running totals and comes out of them.
 
+pub(crate) mod constants;
 pub(crate) mod eval;
 pub(crate) mod functions;
 pub(crate) mod totals;

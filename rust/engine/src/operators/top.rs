@@ -4,10 +4,11 @@
 //! stage holds its rows in order ([`Ranked`]), so a change costs a few steps in a tree, whatever comes or goes: where one
 //! of the first rows leaves, the next one is at hand.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use dataflow_protocol::dictionary::sweep;
 use dataflow_protocol::order::{Ranking, Sorter};
 use dataflow_protocol::value::{Type, Word};
 use differential_dataflow::AsCollection;
@@ -21,6 +22,7 @@ use crate::budget::Kind;
 use crate::container::exchange::{Route, exchange, rows_per_container};
 use crate::container::{Diff, Updates};
 use crate::meter::{Held, Meter};
+use crate::trace::registry::{self, State};
 
 /// What a row takes besides its bytes, about.
 const NODE_BYTES: usize = 48;
@@ -179,6 +181,19 @@ struct Stage {
     key: Vec<u8>,
 }
 
+impl State for RefCell<Stage> {
+    fn mark(&self) {
+        let stage = self.borrow();
+        let Ranked { first, rest, owed, changed, .. } = &stage.ranked;
+        let mut row = Vec::new();
+        for key in [first, rest, owed, changed].into_iter().flat_map(BTreeMap::keys) {
+            stage.sorter.read(key, &mut row);
+            sweep::mark(&row);
+        }
+        stage.waiting.values().for_each(|updates| sweep::mark(updates.words()));
+    }
+}
+
 impl Stage {
     fn accept(&mut self, updates: &Updates<u64>) {
         for index in 0..updates.len() {
@@ -254,15 +269,18 @@ fn build<'scope>(
     rows: Rows<'scope, u64>,
     pact: impl ParallelizationContract<u64, Updates<u64>>,
     name: &str,
-    mut stage: Stage,
+    stage: Stage,
     meter: &Meter,
 ) -> (Rows<'scope, u64>, Held) {
     let held = Rc::new(Cell::new((0, 0)));
+    let stage = Rc::new(RefCell::new(stage));
+    registry::state(&stage);
     let (figures, meter) = (Rc::clone(&held), meter.clone());
     let rows = rows.inner.unary_frontier::<NoopBuilder<Updates<u64>>, _, _, _>(pact, name, move |_, _| {
         let mut capabilities = CapabilitySet::<u64>::new();
         move |(input, frontier), output| {
             let _timed = meter.timed(Kind::Aggregate);
+            let mut stage = stage.borrow_mut();
             input.for_each(|time, updates| {
                 if let Some(capability) = time.retain_least(0) {
                     capabilities.insert(capability);
@@ -271,6 +289,7 @@ fn build<'scope>(
                 updates.clear();
             });
             stage.advance(frontier.frontier().first().copied(), |time, told| {
+                registry::leaves(told.words());
                 output.session_with_builder(&capabilities.delayed(&time)).give_container(told);
             });
             match stage.least() {

@@ -4,10 +4,11 @@
 //! will go, waits in the order of these times; a tick touches what is due and nothing else. What is gone for good isn't
 //! kept, since the clock doesn't go back; nor is what will never go.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use dataflow_protocol::dictionary::sweep;
 use dataflow_protocol::value::Word;
 use differential_dataflow::AsCollection;
 use timely::container::NoopBuilder;
@@ -22,6 +23,7 @@ use crate::container::exchange::rows_per_container;
 use crate::container::{Diff, Updates};
 use crate::expr::Project;
 use crate::meter::{Held, Meter};
+use crate::trace::registry::{self, State};
 
 /// What a row takes besides its words, about.
 const NODE_BYTES: usize = 48;
@@ -143,7 +145,7 @@ pub(crate) fn window<'scope>(
     let held: Held = Rc::new(Cell::new((0, 0)));
     meter.hold_waiting(&held);
     let meter = meter.clone();
-    let mut stage = Stage {
+    let stage = Rc::new(RefCell::new(Stage {
         window: Window::default(),
         bounds,
         since,
@@ -151,7 +153,8 @@ pub(crate) fn window<'scope>(
         rows: BTreeMap::new(),
         ticks: BTreeMap::new(),
         words: Vec::new(),
-    };
+    }));
+    registry::state(&stage);
     rows.inner
         .binary_frontier::<_, NoopBuilder<Updates<u64>>, _, _, _, _>(
             clock.ticks,
@@ -162,6 +165,7 @@ pub(crate) fn window<'scope>(
                 let mut capabilities = CapabilitySet::<u64>::new();
                 move |(rows, rows_frontier), (ticks, ticks_frontier), output| {
                     let _timed = meter.timed(Kind::Aggregate);
+                    let mut stage = stage.borrow_mut();
                     rows.for_each(|time, updates| {
                         time.retain_least(0).into_iter().for_each(|held| capabilities.insert(held));
                         stage.accept(std::mem::take(updates));
@@ -179,6 +183,7 @@ pub(crate) fn window<'scope>(
                     let done = meter.guard("a window", || {
                         stage.work(settled, known, &mut |time, told| {
                             meter.emitted(told.len());
+                            registry::leaves(told.words());
                             output.session_with_builder(&capabilities.delayed(&time)).give_container(told);
                         });
                     });
@@ -209,6 +214,14 @@ struct Stage {
     rows: BTreeMap<u64, Vec<Updates<u64>>>,
     ticks: BTreeMap<u64, Word>,
     words: Vec<Word>,
+}
+
+impl State for RefCell<Stage> {
+    fn mark(&self) {
+        let stage = self.borrow();
+        stage.window.coming.keys().chain(stage.window.going.keys()).for_each(|key| sweep::mark(key));
+        stage.rows.values().flatten().for_each(|updates| sweep::mark(updates.words()));
+    }
 }
 
 impl Stage {

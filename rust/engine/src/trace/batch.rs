@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use dataflow_protocol::value::Word;
 
+use super::registry::Words;
 use super::sample::{Sample, bisect, gallop};
 use crate::container::runs::merge_runs;
 use crate::container::sort::consolidate;
@@ -196,6 +197,12 @@ impl<T: EngineTime> RowBatch<T> {
             + trie.sample.heap_bytes()
             + self.times.heap_bytes()
             + self.diffs.heap_bytes()
+    }
+}
+
+impl<T: EngineTime> Words for RowBatch<T> {
+    fn words(&self) -> [&[Word]; 2] {
+        [&self.trie.keys, &self.trie.vals]
     }
 }
 

@@ -105,7 +105,7 @@ impl<T: EngineTime> Merger<View<T>> for RowMerger<T> {
     }
 
     fn done(self) -> Option<View<T>> {
-        (self.builder.len() > 0).then(|| View::Local(std::rc::Rc::new(self.builder.done())))
+        (self.builder.len() > 0).then(|| View::merged(self.builder.done()))
     }
 }
 

@@ -8,12 +8,14 @@
 //! * [`cursors`]: several batches walked together, key by key.
 //! * [`fold`], [`totals`]: batchers whose output depends on what is there: input semantics and running totals.
 //! * [`scan`]: reading the contents as of a time.
+//! * [`registry`]: which batches there are, to find what their rows hold.
 
 pub(crate) mod batch;
 pub(crate) mod batcher;
 pub(crate) mod cursors;
 pub(crate) mod fold;
 pub(crate) mod merge;
+pub(crate) mod registry;
 mod sample;
 pub(crate) mod scan;
 pub(crate) mod totals;

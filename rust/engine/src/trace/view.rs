@@ -14,6 +14,7 @@ use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
 use super::batch::{RowBatch, Trie};
+use super::registry;
 use crate::container::{Diff, EngineTime};
 
 /// A spine of row batches.
@@ -37,11 +38,20 @@ pub(crate) enum View<T: EngineTime> {
 
 impl<T: EngineTime> From<RowBatch<T>> for View<T> {
     fn from(batch: RowBatch<T>) -> Self {
-        View::Local(Rc::new(batch))
+        let batch = Rc::new(batch);
+        registry::built(Rc::clone(&batch) as Rc<dyn registry::Words>);
+        View::Local(batch)
     }
 }
 
 impl<T: EngineTime> View<T> {
+    /// A batch made of two that were views.
+    pub(super) fn merged(batch: RowBatch<T>) -> Self {
+        let batch = Rc::new(batch);
+        registry::merged(&(Rc::clone(&batch) as Rc<dyn registry::Words>));
+        View::Local(batch)
+    }
+
     #[inline]
     pub(crate) fn trie(&self) -> &Trie {
         match self {

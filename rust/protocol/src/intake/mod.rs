@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::dictionary::Content;
+use crate::dictionary::sweep::Pin;
 use crate::ids::RelationId;
 use crate::plan::InputMode;
 use crate::request::{Schema, Schemas};
@@ -84,6 +85,8 @@ pub struct Transaction {
     pub contents: Vec<Content>,
     /// At most one a relation.
     pub changes: Vec<Change>,
+    /// Keeps what the words of its rows stand for.
+    pub pin: Pin,
 }
 
 impl Transaction {
@@ -126,6 +129,8 @@ pub struct Parsed {
     pub rows: RowBuf,
     /// As in [`Transaction::contents`].
     pub contents: Vec<Content>,
+    /// As in [`Transaction::pin`].
+    pub pin: Pin,
     /// Bytes that are done with; what follows is the beginning of a record, or a bad row at which to stop.
     pub consumed: usize,
     /// Ends of lines in them.

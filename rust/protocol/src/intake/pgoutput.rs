@@ -12,6 +12,7 @@ use super::cell::from_text;
 use super::ledger::Ledger;
 use super::{NoSchemas, OnBad, Target, Transaction};
 use crate::dictionary::Content;
+use crate::dictionary::sweep::Pin;
 use crate::encoding::Encoding;
 use crate::request::Context;
 use crate::value::Word;
@@ -87,6 +88,8 @@ pub struct Decoder {
     ledgers: Vec<Ledger>,
     routes: HashMap<u32, Route>,
     contents: Vec<Content>,
+    /// For the rows of the transaction under way.
+    pin: Option<Pin>,
     on_bad: OnBad,
     bad_rows: u64,
     bad: Option<String>,
@@ -104,6 +107,7 @@ impl Decoder {
             ledgers,
             routes: HashMap::new(),
             contents: Vec::new(),
+            pin: None,
             on_bad,
             bad_rows: 0,
             bad: None,
@@ -122,7 +126,7 @@ impl Decoder {
 
     fn begin(&mut self) {
         self.ledgers.iter_mut().for_each(|ledger| drop(ledger.take()));
-        (self.bytes, self.bad_rows, self.bad) = (0, 0, None);
+        (self.bytes, self.bad_rows, self.bad, self.pin) = (0, 0, None, None);
     }
 
     /// Takes in a message; the transaction, if it was its end.
@@ -186,7 +190,8 @@ impl Decoder {
 
     fn commit(&mut self, position: u64) -> Commit {
         let changes = self.ledgers.iter_mut().filter_map(Ledger::take).collect();
-        let transaction = Transaction { contents: std::mem::take(&mut self.contents), changes };
+        let (contents, pin) = (std::mem::take(&mut self.contents), self.pin.take().unwrap_or_default());
+        let transaction = Transaction { contents, changes, pin };
         Commit { position, transaction, bad_rows: self.bad_rows, bad: self.bad.take() }
     }
 
@@ -266,6 +271,7 @@ impl Decoder {
         old: Option<&TupleData>,
         needed: &dyn Fn(usize) -> bool,
     ) -> Result<Option<Vec<Word>>, StreamError> {
+        self.pin.get_or_insert_default();
         let mut context = Context::new(Encoding::Json, &NoSchemas);
         let table = &self.tables[route.table];
         let mut words = Vec::with_capacity(route.places.len());

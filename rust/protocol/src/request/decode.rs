@@ -17,6 +17,7 @@ use super::{
     Change, Decoded, Filter, QueryLimits, Rejected, Request, RequestId, Schema, Schemas, Setting, Since,
     Slow, Subscribe, VERSION, Wait,
 };
+use crate::dictionary::sweep::Pin;
 use crate::encoding::Encoding;
 use crate::error::{ErrorBody, ErrorCode};
 use crate::nearest::nearest;
@@ -28,9 +29,10 @@ pub(super) fn decode(
     encoding: Encoding,
     schemas: &dyn Schemas,
 ) -> Result<Decoded, Box<Rejected>> {
+    let pin = Pin::new();
     let mut context = Context::new(encoding, schemas);
     match source::parse(bytes, encoding, Whole(&mut context)) {
-        Ok((id, request)) => Ok(Decoded { id, request, contents: context.contents }),
+        Ok((id, request)) => Ok(Decoded { id, request, contents: context.contents, pin }),
         Err(failure) => {
             let (id, error) = reject(bytes, &mut context, &failure);
             Err(Box::new(Rejected { id, error, contents: context.contents }))

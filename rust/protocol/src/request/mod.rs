@@ -32,6 +32,7 @@ use smallvec::SmallVec;
 pub use fields::Op;
 
 use crate::dictionary::Content;
+use crate::dictionary::sweep::Pin;
 use crate::encoding::Encoding;
 use crate::error::ErrorBody;
 use crate::ids::{RelationId, Time};
@@ -307,6 +308,8 @@ pub struct Decoded {
     /// What some process may not know: it must be announced to the cluster with a sequenced command no later than
     /// the one that carries these rows.
     pub contents: Vec<Content>,
+    /// Keeps what the words of its rows stand for.
+    pub pin: Pin,
 }
 
 /// A request that is refused.
