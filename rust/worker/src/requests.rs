@@ -43,14 +43,6 @@ struct Hello<'a> {
     history: &'a str,
 }
 
-/// Whether the request was taken, or must be the connection's first in a later turn.
-pub(crate) enum Taken {
-    /// It is under way or answered.
-    Yes,
-    /// Not now.
-    Later(Decoded),
-}
-
 impl Member {
     /// Acts on what a client sent; it may turn out to be a request for a later turn.
     pub(crate) fn requested(
@@ -94,19 +86,20 @@ impl Member {
         decoded: Decoded,
         net: &mut Connections,
     ) {
-        if let Taken::Later(decoded) = self.take(id, encoding, decoded, net) {
+        if let Some(decoded) = self.take(id, encoding, decoded, net) {
             let at_once = matches!(decoded.request, Request::Transact { .. }) && !self.overloaded;
             net.hold(id, encoding, decoded, at_once);
         }
     }
 
+    /// Acts on a request, or gives it back: it must be the connection's first in a later turn.
     fn take(
         &mut self,
         connection: ConnectionId,
         encoding: Encoding,
         decoded: Decoded,
         net: &mut Connections,
-    ) -> Taken {
+    ) -> Option<Decoded> {
         let now = match decoded.request {
             Request::Transact { .. } => self.may_transact(connection, net),
             // What the connection asked for earlier may need what is to go.
@@ -116,7 +109,7 @@ impl Member {
             _ => true,
         };
         if !now {
-            return Taken::Later(decoded);
+            return Some(decoded);
         }
         let caller = Caller { connection, id: decoded.id, encoding };
         match decoded.request {
@@ -173,7 +166,7 @@ impl Member {
                 self.pending.insert(ticket, Pending::Shutdown { caller });
             }
         }
-        Taken::Yes
+        None
     }
 
     /// Lets a client in, or sends it away.
