@@ -46,7 +46,8 @@ fn collect(scalar: &Scalar, words: &mut Vec<Word>) {
     match scalar {
         Scalar::Const(word) => words.push(*word),
         Scalar::Compare(_, left, right) => [left, right].into_iter().for_each(|arg| collect(arg, words)),
+        Scalar::Pair(_, _, args) => args.iter().for_each(|arg| collect(arg, words)),
         Scalar::Call(_, _, args) => args.iter().for_each(|arg| collect(arg, words)),
-        Scalar::Col(_) | Scalar::Upper(_) | Scalar::Lower(_) | Scalar::Fault(_) | Scalar::Total(_) => {}
+        Scalar::Col(_) | Scalar::Fault(_) | Scalar::Total(_) => {}
     }
 }
