@@ -99,6 +99,10 @@ impl Input {
     }
 
     fn operations(&mut self, time: Time, rows: &RowBuf, operation: u64) {
+        debug_assert!(
+            *self.handle.time() <= time,
+            "the input has promised that nothing comes at {time} any more"
+        );
         for start in (0..rows.len()).step_by(CHUNK_ROWS) {
             let chunk = start..rows.len().min(start + CHUNK_ROWS);
             let mut updates = Updates::with_capacity(self.width(), chunk.len());

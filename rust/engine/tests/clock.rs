@@ -104,7 +104,7 @@ fn a_tick_looks_at_what_is_due_alone_and_the_clock_goes_with_its_last_reader() {
         let sums = Arc::clone(&looked_at);
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
             let mut engine = Engine::new(worker);
-            let base = engine.register(worker, 1, &edges(InputMode::Set)).expect("a valid plan");
+            let base = engine.register(worker, 0, &edges(InputMode::Set)).expect("a valid plan");
             let edge = base.relations[0].id;
             let counts = |worker: &timely::worker::Worker, engine: &Engine| {
                 (worker.installed_dataflows().len(), engine.stats().arrangements, engine.has_clock())

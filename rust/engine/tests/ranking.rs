@@ -101,7 +101,7 @@ fn equal_wishes_share_and_the_last_one_leaves_nothing() {
         let failed = Arc::clone(&failure);
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
             let mut engine = Engine::new(worker);
-            let registered = engine.register(worker, 1, &edges(InputMode::Set)).expect("a valid plan");
+            let registered = engine.register(worker, 0, &edges(InputMode::Set)).expect("a valid plan");
             let edge = registered.relations[0].id;
             engine.touch(edge, 1);
             if worker.index() == 0 {
