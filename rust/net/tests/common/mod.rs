@@ -122,12 +122,9 @@ impl Worker {
             }
             let report = self.report.clone();
             let busy = self.connections.values_mut().map(|connection| turn(connection, now, &report)).max();
-            self.connections.retain(|_, connection| {
-                if connection.is_finished() {
-                    let _ = report.send(Seen::Gone);
-                }
-                !connection.is_finished()
-            });
+            // Told once their places are free.
+            let gone = self.connections.extract_if(|_, connection| connection.is_finished()).count();
+            (0..gone).for_each(|_| drop(report.send(Seen::Gone)));
             let next = self.connections.values().filter_map(Connection::deadline).min();
             match next {
                 _ if busy == Some(true) => {}
