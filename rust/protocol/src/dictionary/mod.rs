@@ -19,7 +19,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 
 pub use content::{Content, Entry};
 
-use self::content::is_inline;
+use self::content::{is_inline, is_number};
 use crate::shape::{MAX_BYTES, MAX_DEPTH};
 use crate::value::Word;
 
@@ -317,7 +317,7 @@ pub fn foreign(words: impl IntoIterator<Item = Word>) -> Vec<Content> {
 
 /// What stands in a record comes before it. Whoever announces a record has announced what stands in it.
 fn collect_foreign(word: Word, seen: &mut HashSet<Word>, found: &mut Vec<Content>) {
-    if is_inline(word) {
+    if is_inline(word) || is_number(word) {
         return;
     }
     let content = read(word).get(&word).filter(|known| !known.is_announced()).map(|k| k.content.clone());
