@@ -234,3 +234,27 @@ def test_a_file_is_followed_in_the_middle_of_sweeps(sweeping: Cluster, tmp_path:
         until_rows(live, count)
     assert live.contents == Counter({(n, f"{text(n)}, loudly"): 1 for n in range(count)})
     client.call("detach", name="events")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_next_generation_sweeps_whatever_the_last_one_was_at(workers: int, rng: random.Random) -> None:
+    cluster = Cluster(2, workers, "--tune", "dictionary_bytes=1")
+    try:
+        for generation in range(3):
+            world = World(cluster)
+            world.register(BASE, "base")
+            world.register(RULES, "rules")
+            before, number = sweeps(cluster), 0
+            while sweeps(cluster) < before + 3:
+                world.transact(*one_round(number, rng))
+                if number % 5 == 0:
+                    world.compare()
+                number += 1
+            world.compare()
+            if generation < 2:
+                cluster.kill_member(generation)
+                cluster.close_clients()
+                cluster.restart(generation)
+    finally:
+        cluster.kill()
+        print(cluster.report())
