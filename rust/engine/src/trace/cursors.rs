@@ -86,13 +86,9 @@ impl<T: EngineTime> Cursors<T> {
         let mut count = 0;
         for (index, range) in &self.found {
             let view = &self.views[*index].0;
-            let (mut low, mut high) = (range.start, range.end);
-            while low < high {
-                let middle = low + (high - low) / 2;
-                if view.trie().value(middle) < value { low = middle + 1 } else { high = middle }
-            }
-            if low < range.end && view.trie().value(low) == value {
-                count += view.count(low, &until);
+            let at = view.trie().seek_value(range.start, range.end, value);
+            if at < range.end && view.trie().value(at) == value {
+                count += view.count(at, &until);
             }
         }
         count

@@ -154,6 +154,8 @@ fn piece([first, second]: [&[Word]; 2], done: usize) -> &[Word] {
 
 #[cfg(test)]
 mod tests {
+    use dataflow_protocol::dictionary;
+
     use super::*;
 
     struct Batch(Vec<Word>, Vec<Word>);
@@ -165,15 +167,15 @@ mod tests {
     }
 
     fn known(text: &str) -> bool {
-        dataflow_protocol::dictionary::with_text(word(text), |_| ()).is_some()
+        dictionary::with_text(word(text), |_| ()).is_some()
     }
 
     fn word(text: &str) -> Word {
-        dataflow_protocol::dictionary::word_of(text).unwrap()
+        dictionary::word_of(text).unwrap()
     }
 
     fn announced(text: &str) -> Word {
-        dataflow_protocol::dictionary::announced(text).unwrap()
+        dictionary::announced(text).unwrap()
     }
 
     fn batch(text: &str, length: usize) -> Rc<dyn Words> {
