@@ -17,8 +17,8 @@ use crate::operators::arrange::{arrange, arrange_with, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
 use crate::render::order;
 use crate::trace::Agent;
-use crate::trace::batcher::RUN_ROWS;
 use crate::trace::fold::{LastWrite, Prior, operation};
+use crate::trace::ladder::RUN_ROWS;
 
 /// Rows handed to the dataflow at once: what follows sorts them in one go.
 const CHUNK_ROWS: usize = RUN_ROWS;

@@ -13,8 +13,8 @@ use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
 use super::batch::{BatchBuilder, RowBatch};
-use super::batcher::Ladder;
 use super::cursors::Cursors;
+use super::ladder::Ladder;
 use super::view::{Agent, View, views};
 use crate::budget::Kind;
 use crate::container::Updates;

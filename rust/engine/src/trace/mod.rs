@@ -4,6 +4,7 @@
 //! * [`sample`]: how a key is found in a long one.
 //! * [`merge`]: how the spine merges two of them, bit by bit.
 //! * [`view`]: batches as an operator sees them, its own or another dataflow's as of a time; and their traces.
+//! * [`ladder`]: updates that wait until their times are over.
 //! * [`batcher`]: from unordered updates to batches.
 //! * [`cursors`]: several batches walked together, key by key.
 //! * [`fold`], [`totals`]: batchers whose output depends on what is there: input semantics and running totals.
@@ -14,6 +15,7 @@ pub(crate) mod batch;
 pub(crate) mod batcher;
 pub(crate) mod cursors;
 pub(crate) mod fold;
+pub(crate) mod ladder;
 pub(crate) mod merge;
 pub(crate) mod registry;
 mod sample;
