@@ -9,17 +9,19 @@ import subprocess
 import sys
 import sysconfig
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataflow_serve.client import connect
+from dataflow_serve.client import BlockingClient, connect
 from dataflow_serve.language import parse
-from dataflow_serve.run._batch import run_on
+from dataflow_serve.run._batch import run_on, run_program
 from dataflow_serve.run._directives import plan_of
 from dataflow_serve.run._source import read_source
-from dataflow_serve.server import new_table
+from dataflow_serve.server import new_table, serve
 from dataflow_serve.values import Branch
 
 from .cluster import Cluster
@@ -41,6 +43,20 @@ PARSERS: dict[str, Any] = {
     # Records are compared as they are written.
     **dict.fromkeys(RECORDS, str),
 }
+
+
+def test_a_run_takes_as_many_iterations_as_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def strict(**settings: Any) -> Iterator[BlockingClient]:
+        with serve(**settings) as db:
+            db.tune(query_iterations=10, query_lag_millis=1)
+            yield db
+
+    monkeypatch.setattr("dataflow_serve.server.serve", strict)
+    program = tmp_path / "program.dl"
+    program.write_text(".decl n(x: number)\nn(0).\nn(x + 1) :- n(x), x < 5000.\n.printsize n\n.output n\n")
+    run_program(program, output=tmp_path)
+    assert len((tmp_path / "n.csv").read_text().splitlines()) == 5001
 
 
 @pytest.mark.parametrize("slot", [(1, 1), (1, 2)], indirect=True, ids=["1x1", "1x2"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["CHARACTERS", "FUNCTORS", "TYPES", "habit"]
+from dataflow_serve.language._functions import AGGREGATES
+
+__all__ = ["CHARACTERS", "FUNCTORS", "TRUTHS", "TYPES", "habit"]
 
 _AND = 'And is written ",".'
 _OR = 'Or is written ";".'
@@ -72,6 +75,9 @@ FUNCTORS = {
 }
 """What to write for functors of other languages."""
 
+TRUTHS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
+"""Names of variables that are truth values elsewhere."""
+
 
 class _Token(Protocol):
     @property
@@ -87,6 +93,18 @@ def habit(tokens: Sequence[_Token], index: int) -> str | None:
             hint = _PAIRS.get((tokens[first].kind, tokens[second].kind))
             if hint is not None:
                 return hint
+    if (hint := _aggregate(tokens, index)) is not None:
+        return hint
     if tokens[index].kind != "text" and (hint := _WORDS.get(tokens[index].text)) is not None:
         return hint
     return _WORDS.get(tokens[index - 1].text) if index and tokens[index - 1].kind == "name" else None
+
+
+def _aggregate(tokens: Sequence[_Token], index: int) -> str | None:
+    """A hint about a word that stands where only an aggregate could: before ``:``, or before a term and ``:``."""
+    for word, colon in ((index - 1, index), (index - 1, index + 1)):
+        if word >= 0 and colon < len(tokens) and tokens[word].kind == "name" and tokens[colon].kind == ":":
+            near = difflib.get_close_matches(tokens[word].text, AGGREGATES, n=1, cutoff=0.6)
+            if near:
+                return f'Did you mean "{near[0]}"?'
+    return None

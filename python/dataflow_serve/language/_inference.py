@@ -18,6 +18,7 @@ from dataflow_serve.language._functions import (
     Function,
     function_of,
 )
+from dataflow_serve.language._habits import TRUTHS
 from dataflow_serve.language._patterns import is_construct
 from dataflow_serve.language._scopes import Flat, alternatives, display_name
 from dataflow_serve.language._types import Branch, Column, Composite, Kind, Type
@@ -83,6 +84,7 @@ class Inference:
         self._composites: list[Composite] = []
         """Those met so far; the bit of each stands above those of the other types."""
         self._of_instants: dict[int, Function] = {}
+        self._look_like_truth: list[ast.Variable] = []
 
     # What the other rooms ask
 
@@ -114,6 +116,13 @@ class Inference:
                 else:
                     self._sum_of_numbers(sums.pop(0))
             self._sums, self._constructs = sums, constructs
+        for variable in self._look_like_truth:
+            if self.type_of(variable) is Type.BOOL:
+                raise IncorrectError(
+                    f'the variable "{display_name(variable.name)}" as a bool{self._where}',
+                    f"The value is written {TRUTHS[display_name(variable.name)]}.",
+                    *variable.at,
+                )
 
     def function(self, term: ast.Apply) -> Function:
         """What the functor of a term means over its type."""
@@ -163,6 +172,8 @@ class Inference:
             slot = self._variables.get(term.name)
             if slot is None:
                 slot = self._variables[term.name] = self._slot(_ANY, "nothing")
+                if display_name(term.name) in TRUTHS:
+                    self._look_like_truth.append(term)
             return slot
         known = self._terms.get(id(term))
         if known is not None:
