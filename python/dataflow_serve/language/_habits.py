@@ -101,7 +101,7 @@ def habit(tokens: Sequence[_Token], index: int) -> str | None:
 
 
 def _aggregate(tokens: Sequence[_Token], index: int) -> str | None:
-    """A hint about a word that stands where only an aggregate could: before ``:``, or before a term and ``:``."""
+    """A hint about a word where only an aggregate can stand: before ``:``, or a term and ``:``."""
     for word, colon in ((index - 1, index), (index - 1, index + 1)):
         if word >= 0 and colon < len(tokens) and tokens[word].kind == "name" and tokens[colon].kind == ":":
             near = difflib.get_close_matches(tokens[word].text, AGGREGATES, n=1, cutoff=0.6)
