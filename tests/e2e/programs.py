@@ -442,6 +442,31 @@ PROGRAMS: dict[str, str] = {
         .output gets
         .output taken
         .output none
+        // Nobody has two tables, and no table has two guests.
+        .decl seat(who: symbol, what: symbol) choice-domain who, what
+        seat(a, b) :- wish(a, b, _).
+        .output seat
+    """,
+    "choice_in_a_recursion": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl root(x: number)
+        .input root
+        .decl tree(parent: number, x: number) choice-domain x
+        tree(x, x) :- root(x).
+        tree(x, y) :- tree(_, x), e(x, y).
+        .decl chain(x: number, y: number) choice-domain x, y
+        chain(-1, x) :- root(x).
+        chain(x, y) :- chain(_, x), e(x, y).
+        // One takes turns with the other.
+        .decl left(x: number, y: number) choice-domain y
+        .decl right(x: number, y: number)
+        left(x, y) :- e(x, y), root(y).
+        left(y, z) :- right(x, y), e(y, z).
+        right(x, y) :- left(x, y), !root(x).
+        .output tree
+        .output chain
+        .output right
     """,
     "subsumption": """
         .decl e(x: number, y: number)

@@ -103,7 +103,7 @@ class _Evaluator:
             self._contents[name] = rows
 
     def run(self) -> dict[str, Bag]:
-        if self._program.subsumptions or any(r.choice is not None for r in self._program.relations.values()):
+        if self._program.subsumptions or any(r.choices for r in self._program.relations.values()):
             # Rows go away again, so it matters what is evaluated together.
             for stratum in self._program.strata:
                 self._settle(stratum.relations)
@@ -135,6 +135,7 @@ class _Evaluator:
     def _settle(self, relations: Sequence[str]) -> None:
         """Evaluate relations that depend on one another, round by round, each from the round before."""
         given = {name: Counter(self._contents[name]) for name in relations}
+        self._contents.update((name, Counter()) for name in relations)
         while True:
             derived = {name: Counter(rows) for name, rows in given.items()}
             for rule in self._program.rules:
@@ -155,11 +156,8 @@ class _Evaluator:
         declared = self._program.relations[name]
         if declared.equivalence:
             return _equivalence(rows)
-        if declared.choice is not None:
-            first: dict[Row, Row] = {}
-            for row in sorted(rows, key=lambda row: tuple(map(order, row)), reverse=True):
-                first[tuple(row[place] for place in declared.choice)] = row
-            return Counter(first.values())
+        if declared.choices:
+            return self._chosen(declared.choices, rows, self._contents[name])
         subsumptions = [each for each in self._program.subsumptions if each.relation == name]
         if not subsumptions:
             return rows
@@ -176,6 +174,20 @@ class _Evaluator:
             both = (other, row) in pairs
             if not both or tuple(map(order, other)) < tuple(map(order, row)):
                 kept.pop(row, None)
+        return kept
+
+    def _chosen(self, choices: Sequence[Sequence[int]], rows: Bag, there: Bag) -> Bag:
+        """What is there, and each of the rows that agrees neither with it nor with a row before its own."""
+
+        def agree(one: Row, other: Row) -> bool:
+            return any(all(one[place] == other[place] for place in domain) for domain in choices)
+
+        free = [row for row in rows if not any(agree(row, other) for other in there)]
+        kept = Counter(there)
+        for row in free:
+            before = [other for other in free if tuple(map(order, other)) < tuple(map(order, row))]
+            if not any(agree(row, other) for other in before):
+                kept[row] = 1
         return kept
 
     def _dominates(self, subsumption: Subsumption, row: Row, other: Row) -> bool:

@@ -203,13 +203,15 @@ class _Generator:
         if len(types) == 2 and types[0] is types[1] and self.rng.random() < 0.5:
             return " eqrel"
         if len(types) > 1 and PAIR not in types and self.rng.random() < 0.1:
-            return self.rng.choice([" choice-domain c1", " choice-domain (c0)"])
+            domains = [" choice-domain c1", " choice-domain (c0)", " choice-domain c0, c1"]
+            return self.rng.choice(domains)
         return ""
 
     def _may_loop(self, layer: list[str]) -> bool:
         """Whether the relations of a layer may depend on one another; if not, rows of some may give way."""
         if self.rng.random() < 0.8:
-            return not any("choice-domain" in line for line in self.lines[-len(layer) :])
+            declared = "".join(self.lines[-len(layer) :])
+            return "choice-domain" not in declared or "eqrel" not in declared
         for name in layer:
             declared = next(line for line in self.lines if line.startswith(f".decl {name}("))
             width = len(self._types[name])

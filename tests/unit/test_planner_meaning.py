@@ -237,6 +237,41 @@ def test_random_programs_mean_the_same_planned_or_not(seed: int) -> None:
         both(case.program, {name: list(rows.elements()) for name, rows in state.items()})
 
 
+def test_several_choice_domains_leave_rows_in_their_order(rng: random.Random) -> None:
+    for _ in range(30):
+        rows = {tuple(rng.randrange(4) for _ in range(3)) for _ in range(rng.randrange(20))}
+        found = both(
+            ".decl e(x: number, y: number, z: number) .input e "
+            ".decl c(x: number, y: number, z: number) choice-domain (x, y), z, (x, z) "
+            "c(x, y, z) :- e(x, y, z).",
+            {"e": rows},
+        )
+        left: list[Row] = []
+        for row in sorted(rows):
+            if not any(row[:2] == other[:2] or row[2] == other[2] for other in left):
+                left.append(row)
+        assert set(found["c"]) == set(left)
+
+
+@pytest.mark.parametrize(
+    ("rules", "rows"),
+    [
+        # Of the rows of one round the first by the order; those of later rounds come too late.
+        ("c(9, 9). c(x, y) :- c(_, x), e(x, y).", {(9, 9), (9, 5), (2, 1), (1, 0), (9, 2), (2, 3)}),
+        (
+            "c(9, 9). c(x, y) :- c(_, x), e(x, y), !(x = 9, y = 2).",
+            {(9, 9), (9, 5), (5, 1), (1, 0), (1, 2), (2, 3)},
+        ),
+        # No row holds itself: nothing leads to 7 but 8, and nothing to 8 but 7.
+        ("c(9, 9). c(x, y) :- c(_, x), e(x, y), x != 9. ", {(9, 9)}),
+    ],
+)
+def test_what_is_chosen_in_a_recursion_came_first(rules: str, rows: set[Row]) -> None:
+    edges = [(9, 5), (9, 2), (5, 1), (1, 2), (1, 0), (0, 1), (0, 5), (2, 3), (2, 1), (7, 8), (8, 7)]
+    declarations = ".decl e(x: number, y: number) .input e .decl c(x: number, y: number) choice-domain y "
+    assert set(both(declarations + rules, {"e": edges})["c"]) == rows
+
+
 # The oracle's own values
 
 

@@ -131,7 +131,7 @@ def _check_subsumption(subsumption: ast.Subsumption, names: Names) -> Iterator[S
             "It has one row at most, which can't give way to another.",
             *subsumption.at,
         )
-    if declared.input or declared.equivalence or declared.choice is not None:
+    if declared.input or declared.equivalence or declared.choices:
         what = "an input" if declared.input else "eqrel" if declared.equivalence else "of a choice domain"
         raise UnsupportedError(
             f'subsumption in "{relation}", which is {what}{where}',

@@ -266,7 +266,7 @@ def _declare_relation(
             *declaration.at,
         )
     mode, key = _mode(declaration, columns)
-    choice = _choice(declaration, columns)
+    choices = _choices(declaration, columns)
     equivalence = _is_equivalence(declaration, columns)
     before = repeated.get(declaration.name)
     if before is not None:
@@ -279,7 +279,7 @@ def _declare_relation(
     earlier = names.catalog.get(declaration.name)
     if earlier is None:
         names.relations[declaration.name] = Relation(
-            declaration.name, tuple(columns), False, False, mode, key, equivalence, choice
+            declaration.name, tuple(columns), False, False, mode, key, equivalence, choices
         )
     elif earlier.columns != tuple(columns) or earlier.mode != _mode_text(mode, key, columns):
         raise ConflictError(
@@ -328,28 +328,22 @@ def _places(
     return tuple(key)
 
 
-def _choice(declaration: ast.RelationDeclaration, columns: list[Column]) -> tuple[int, ...] | None:
+def _choices(declaration: ast.RelationDeclaration, columns: list[Column]) -> tuple[tuple[int, ...], ...]:
+    """The choice domains; one says nothing that holds the columns of another, or all columns."""
     chosen: dict[tuple[int, ...], None] = {}
     for qualifier in declaration.qualifiers:
         if qualifier.name == "choice-domain":
             key = tuple(sorted(_places(declaration, qualifier, columns, repeated=True)))
-            # All columns together choose nothing.
             if len(key) < len(columns):
                 chosen[key] = None
-    if len(chosen) > 1:
-        raise UnsupportedError(
-            f'several choice domains of "{declaration.name}"',
-            "Which rows they leave would depend on the order in which rows come; give it one domain.",
-            *next(q.at for q in declaration.qualifiers if q.name == "choice-domain"),
-        )
-    choice = next(iter(chosen), None)
-    if choice is not None and any(isinstance(column.type, Composite) for column in columns):
+    choices = tuple(key for key in chosen if not any(set(other) < set(key) for other in chosen))
+    if choices and any(isinstance(column.type, Composite) for column in columns):
         raise UnsupportedError(
             f'a choice domain of "{declaration.name}", which has a column of a record type',
             "Records have no order, by which one of several rows stays.",
             *next(q.at for q in declaration.qualifiers if q.name == "choice-domain"),
         )
-    return choice
+    return choices
 
 
 def _is_equivalence(declaration: ast.RelationDeclaration, columns: list[Column]) -> bool:
@@ -392,7 +386,7 @@ def _apply_directive(directive: ast.Directive, names: Names) -> None:
                 *directive.at,
             )
     elif directive.kind == "input":
-        if known.choice is not None:
+        if known.choices:
             raise UnsupportedError(
                 f'a choice domain of the input "{directive.relation}"',
                 "Choose in a relation that is derived from it, or declare the input with upsert.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dataflow_serve.errors import DataflowError, IncorrectError, UnsupportedError
@@ -40,8 +40,10 @@ def stratify(
 
     Raises:
         IncorrectError: a relation depends on its own negation, or on an aggregate of itself.
-        UnsupportedError: a choice domain in a recursion, or a subsumption that asks for what follows from it.
+        UnsupportedError: a choice domain in a recursion with what isn't made of rounds as it is, or a
+            subsumption that asks for what follows from it.
     """
+    subsumptions = list(subsumptions)
     edges: dict[str, list[_Edge]] = {name: [] for name in relations}
     for rule in rules:
         for head in rule.heads:
@@ -54,7 +56,8 @@ def stratify(
             if edge.source in edges and (edge.source != each.relation or edge.strict is not None):
                 edges[each.relation].append(edge._replace(strict=edge.strict or "subsumption"))
     for name, relation in relations.items():
-        if relation.equivalence:
+        # Several domains leave rows by turns, as a recursion does.
+        if relation.equivalence or len(relation.choices) > 1:
             edges[name].append(_Edge(name, None, ast.Position(1, 1), ""))
     strata: list[Stratum] = []
     for group in _components({name: [edge.source for edge in found] for name, found in edges.items()}):
@@ -64,20 +67,41 @@ def stratify(
             for edge in edges[name]:
                 if edge.source in members:
                     recursive = True
-                    if relations[name].choice is not None:
-                        raise _chosen(name, edge)
                     if edge.strict is not None:
                         raise _cycle(name, edge, edges, members)
+        if recursive:
+            _check_choices(group, relations, edges, subsumptions)
         strata.append(Stratum(tuple(group), recursive))
     return tuple(strata)
 
 
-def _chosen(name: str, edge: _Edge) -> UnsupportedError:
-    return UnsupportedError(
-        f'a choice domain of "{name}", which depends on itself, in `{quote(edge.text)}`',
-        "Which rows it leaves would depend on the order in which they are derived.",
-        *edge.at,
-    )
+def _check_choices(
+    group: Sequence[str],
+    relations: Mapping[str, Relation],
+    edges: Mapping[str, Sequence[_Edge]],
+    subsumptions: Sequence[Subsumption],
+) -> None:
+    """Make sure that what is chosen in a recursion stays, and that its rounds are those of the rules."""
+    chosen = next((name for name in group if relations[name].choices), None)
+    if chosen is None:
+        return
+    for each in subsumptions:
+        if each.relation in group:
+            raise UnsupportedError(
+                f'subsumption in "{each.relation}", which depends on the choice domain of "{chosen}" and the '
+                f"other way round, in `{quote(each.clause.text)}`",
+                "Rows that are chosen stay; take them away in a relation that nothing chosen depends on.",
+                *each.clause.at,
+            )
+    closed = next((name for name in group if relations[name].equivalence), None)
+    if closed is not None:
+        edge = next(edge for edge in edges[chosen] if edge.source in group and edge.source != chosen)
+        raise UnsupportedError(
+            f'a choice domain of "{chosen}", which depends on "{closed}", an eqrel, and the other way round, '
+            f"in `{quote(edge.text)}`",
+            f'Break the cycle: "{closed}" must not depend on "{chosen}".',
+            *edge.at,
+        )
 
 
 def _edges_of(text: str, literals: tuple[Literal, ...], strict: str | None) -> Iterator[_Edge]:

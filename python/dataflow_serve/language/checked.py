@@ -186,9 +186,13 @@ class Relation:
     """Key columns of an ``upsert`` relation."""
     equivalence: bool = False
     """Whether it is the least equivalence that holds the rows it would have otherwise."""
-    choice: tuple[int, ...] | None = None
-    """Columns for each value of which it holds only the first of the rows it would have otherwise, in the
-    order of the other columns from left to right."""
+    choices: tuple[tuple[int, ...], ...] = ()
+    """Its choice domains: sets of columns of which no two of its rows have the same values.
+
+    It grows in rounds. Of the rows that its facts and rules give, those that agree in a domain with a row
+    that is there fall out, and of the others those stay that agree with none before them, in the order of the
+    columns from left to right. In a recursion each round derives from all rows that the round before left.
+    """
 
 
 @dataclass(frozen=True, slots=True)

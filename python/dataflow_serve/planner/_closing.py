@@ -41,12 +41,13 @@ def close_equivalence(nodes: Nodes, relation: str, parts: Sequence[int], *, tran
 
 
 def choose(nodes: Nodes, relation: Relation, source: int) -> int:
-    """Of the rows with equal values in the columns of the choice, the first by the others, left to right."""
-    assert relation.choice is not None
-    key = list(relation.choice)
+    """The rows of ``source`` that the choice domains leave."""
+    source = nodes.distinct(source)
+    if nodes.is_recursive(relation.name):
+        return _choose_by_rounds(nodes, relation, source)
+    key = list(relation.choices[0])
     places = list(range(len(relation.columns)))
     others = [place for place in places if place not in key]
-    source = nodes.distinct(source)
     for place in others:
         if len(others) == 1:
             return _extreme(nodes, source, key, "min", place)
@@ -54,6 +55,29 @@ def choose(nodes: Nodes, relation: Relation, source: int) -> int:
         columns: list[ex.Expr] = [ex.Col(column) for column in places]
         source = nodes.join(source, least, [*key, place], list(range(len(key) + 1)), [], columns)
     return source
+
+
+def _choose_by_rounds(nodes: Nodes, relation: Relation, source: int) -> int:
+    """The rows of the round before, and what comes to them.
+
+    What is there stays, so rows of ``source`` that agree with them are out. Of the others each comes to them
+    that is before all it agrees with.
+    """
+    there = nodes.get(relation.name)
+    free = source
+    for key in relation.choices:
+        free = nodes.antijoin(free, there, key, key)
+    types = [column.type for column in relation.columns]
+    every = list(range(len(types)))
+    both: list[ex.Expr] = [ex.Col(place) for place in range(2 * len(types))]
+    first = both[: len(types)]
+    later = [
+        nodes.map(pairs, filters, first)
+        for key in relation.choices
+        for pairs in (nodes.join(free, free, key, key, [], both),)
+        for filters in _differing(types, "gt", key)
+    ]
+    return nodes.union([there, nodes.antijoin(free, nodes.union(later), every, every)])
 
 
 def subsume(nodes: Nodes, relation: Relation, subsumptions: Sequence[Subsumption], source: int) -> int:
@@ -138,11 +162,16 @@ def _gone(nodes: Nodes, pairs: int, types: Sequence[Kind]) -> int:
     return nodes.union([nodes.map(one_way, [], first), *later])
 
 
-def _differing(types: Sequence[Kind], func: str) -> Iterable[list[ex.Expr]]:
-    """For each column the conditions that it is the first in which two rows side by side differ as told."""
+def _differing(types: Sequence[Kind], func: str, equals: Sequence[int] = ()) -> Iterable[list[ex.Expr]]:
+    """For each column the conditions that it is the first in which two rows side by side differ as told.
+
+    Columns in ``equals`` are known to be the same.
+    """
     width = len(types)
     equal: list[ex.Expr] = []
     for place, kind in enumerate(types):
+        if place in equals:
+            continue
         sides = (ex.Col(place), ex.Col(width + place))
         yield [*equal, ex.Call(func, kind, sides)]
         equal.append(ex.Call("eq", kind, sides))

@@ -189,7 +189,7 @@ def _define(
     if not parts:
         return None
     source = nodes.union(list(parts))
-    if declared.choice is not None:
+    if declared.choices:
         return choose(nodes, declared, source)
     if relation in subsumptions:
         return subsume(nodes, declared, subsumptions[relation], source)

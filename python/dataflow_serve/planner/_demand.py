@@ -61,7 +61,7 @@ def _candidates(program: CheckedProgram) -> Iterator[str]:
         and any(head.relation != literal.relation for head in rule.heads)
     }
     for name, relation in program.relations.items():
-        special = relation.input or relation.output or relation.equivalence or relation.choice is not None
+        special = relation.input or relation.output or relation.equivalence or relation.choices
         plain = not special and relation.mode == "set" and relation.columns
         known = name in seen or name in subsumed or name in program.facts
         if plain and not known and name in program.demanded and name in derived & read:
