@@ -147,6 +147,12 @@ def both(program: str, inputs: Mapping[str, Iterable[Row]]) -> dict[str, Counter
         # Texts.
         ('rs(cat(a, "-", b)) :- s(a, 3), s(b, 5).', "rs", {("ann-bob",), ("ann-cat",)}),
         ('rs(substr(a, 0, 1)) :- s(a, _), contains("a", a).', "rs", {("a",), ("c",)}),
+        (
+            'rs(a) :- s(a, _), s(b, _), ord(b) >= ord(a), !ord(a) != ord(b), a > "b".',
+            "rs",
+            {("bob",), ("cat",), ("x7",)},
+        ),
+        ("r2(x, y) :- e(x, y), ord(x + y) < ord((2)).", "r2", {(0, 0)}),
         ("rs(substr(a, 2, 5)) :- s(a, _).", "rs", {("n",), ("b",), ("t",), ("",)}),
         ('r(strlen(a)) :- s(a, _), match(".*7", a).', "r", {(1,), (2,)}),
         ('rs(a) :- s(a, _), a < "b".', "rs", {("ann",), ("7",)}),

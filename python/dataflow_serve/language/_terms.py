@@ -28,7 +28,7 @@ _NO_COUNTERS = (
 )
 _MEANINGLESS = {
     "autoinc": _NO_COUNTERS,
-    "ord": 'Texts have an order of their own, as in "x < y".',
+    "ord": "Values have an order, but no numbers in it: compare them, as in ord(x) < ord(y) or x < y.",
     "recursive_iteration_cnt": "Rows don't remember when they were derived; count in a column.",
 }
 """Functors that mean nothing in a query that stays, and what to do instead."""
@@ -305,7 +305,8 @@ class TermParser(Cursor):
         return self._comparison()
 
     def _comparison(self) -> ast.Body:
-        left = self.term()
+        ordinals = self._compares_ordinals()
+        left = self._ordinal() if ordinals else self.term()
         operator = self.token
         if operator.kind not in _COMPARISONS:
             hint = None
@@ -313,7 +314,29 @@ class TermParser(Cursor):
                 hint = f'A relation is written with parentheses, as in "{left.name}(x)" or "{left.name}()".'
             raise self.unexpected("a comparison such as = or <", hint)
         self.advance()
-        return ast.Compare(operator.kind, left, self.term(), operator.at)
+        right = self._ordinal() if ordinals else self.term()
+        return ast.Compare(operator.kind, left, right, operator.at)
+
+    def _compares_ordinals(self) -> bool:
+        """Whether ``ord(x) < ord(y)``, or so, is what follows: it compares the values themselves."""
+        left = self._end_of_ordinal(self.index)
+        if left is None or self.tokens[left].kind not in _COMPARISONS:
+            return False
+        right = self._end_of_ordinal(left + 1)
+        return right is not None and self.tokens[right].text not in OPERATORS
+
+    def _end_of_ordinal(self, index: int) -> int | None:
+        """The index behind ``ord(…)``, if it stands at this one."""
+        if self.tokens[index].text != "ord" or self.tokens[index + 1].kind != "(":
+            return None
+        return self._closing[index + 1] + 1
+
+    def _ordinal(self) -> ast.Term:
+        self.advance()
+        self.expect("(")
+        term = self.term()
+        self.expect(")")
+        return term
 
     def _predicate(self) -> ast.Body:
         token = self.advance()
