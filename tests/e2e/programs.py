@@ -483,6 +483,15 @@ PROGRAMS: dict[str, str] = {
         .output most
         .output front
         .output either
+        // What follows from the rows that stay says which rows those are.
+        .decl last(x: number, y: number)
+        .decl known(x: number, n: number)
+        last(x, y) :- e(x, y).
+        last(y, x) :- known(x, _), e(x, y), y > 2.
+        known(x, y) :- last(x, y), y > 1.
+        last(x, y) <= last(a, b) :- x = a, known(a, b), y < b.
+        .output last
+        .output known
     """,
     "shortest_paths": """
         .decl e(x: number, y: number)

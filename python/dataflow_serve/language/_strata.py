@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from dataflow_serve.errors import DataflowError, IncorrectError, UnsupportedError
+from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._cursor import quote
 from dataflow_serve.language.checked import (
@@ -40,8 +40,7 @@ def stratify(
 
     Raises:
         IncorrectError: a relation depends on its own negation, or on an aggregate of itself.
-        UnsupportedError: a choice domain in a recursion with what isn't made of rounds as it is, or a
-            subsumption that asks for what follows from it.
+        UnsupportedError: a choice domain in a recursion with what isn't made of rounds as it is.
     """
     subsumptions = list(subsumptions)
     edges: dict[str, list[_Edge]] = {name: [] for name in relations}
@@ -54,7 +53,7 @@ def stratify(
         for edge in _edges_of(each.clause.text, each.body, None):
             # Its own rows are those from before the subsumption.
             if edge.source in edges and (edge.source != each.relation or edge.strict is not None):
-                edges[each.relation].append(edge._replace(strict=edge.strict or "subsumption"))
+                edges[each.relation].append(edge)
     for name, relation in relations.items():
         # Several domains leave rows by turns, as a recursion does.
         if relation.equivalence or len(relation.choices) > 1:
@@ -153,7 +152,7 @@ def _components(graph: dict[str, list[str]]) -> list[list[str]]:
     return found
 
 
-def _cycle(name: str, edge: _Edge, edges: dict[str, list[_Edge]], members: set[str]) -> DataflowError:
+def _cycle(name: str, edge: _Edge, edges: dict[str, list[_Edge]], members: set[str]) -> IncorrectError:
     """The error for a strict edge inside a component, naming a shortest cycle through it."""
     previous: dict[str, str] = {edge.source: ""}
     queue = deque([edge.source])
@@ -168,12 +167,6 @@ def _cycle(name: str, edge: _Edge, edges: dict[str, list[_Edge]], members: set[s
     while here != edge.source:
         back.append(here)
         here = previous[here]
-    if edge.strict == "subsumption":
-        return UnsupportedError(
-            f'subsumption in "{name}" by what follows from it: {edge.source}, in `{quote(edge.text)}`',
-            f'Rows would come and go without end; ask for relations that don\'t depend on "{name}".',
-            *edge.at,
-        )
     first = f"!{edge.source}" if edge.strict == "!" else f"{edge.strict} of {edge.source}"
     path = " -> ".join([name, first, *reversed(back)])
     what = "its own negation" if edge.strict == "!" else f"a {edge.strict} of itself"
