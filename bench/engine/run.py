@@ -65,7 +65,7 @@ class Bench:
         return engines
 
     def facts(self, work: str) -> Path:
-        """A directory with the computation's tables as files of facts."""
+        """A directory with the computation's tables as files of facts, and changes of a row each."""
         if WORKS[work].tpch:
             return self.directory / "tpch"
         directory = self.directory / f"{work}-{self.size(work)}"

@@ -1,14 +1,17 @@
-"""Batch runs by programs that were compiled: ascent's and FlowLog's against the engine and `dataflow run`.
+"""Programs that were compiled, ascent's and FlowLog's, against the engine and `dataflow run`.
 
 python bench/peers/compiled.py [--repeats 3] [--work closure triangles same-generation] [--workers 1 2]
 
-All read the same files of facts and write the result as text, and their seconds are those of the whole
+Batch: all read the same files of facts and write the result as text, and their seconds are those of the whole
 process; those of computing alone stand beside them where it can be told. Compiling isn't counted. `ours` is
 the engine in a process that makes the facts itself and writes nothing: it has no seconds of a whole process.
-What follows is the time for one changed row, where ours makes a step and ascent would compute again.
+
+Live: loading, and then transactions of one row that leaves or comes back, the same ones for all. `ours` is the
+engine, `flowlog` its incremental engine; ascent would compute again.
 """
 
 import argparse
+import json
 import subprocess
 import tempfile
 from pathlib import Path
@@ -29,10 +32,60 @@ def build_peer(name: str) -> Path | None:
     return crate / "target" / "release" / f"dataflow-bench-{name}"
 
 
-def ours(bench: Bench, plan: str, work: str, workers: int) -> tuple[Taken, float, int]:
-    """The engine by itself: what loading took, the time for a changed row, and how many rows come of it."""
-    run = bench.run(plan, work, workers, batches=100)
-    return Taken(float("nan"), run["peak_mb"], str(run["load_s"])), run["change_p50_us"] / 1e3, run["rows"]
+def commands(binaries: dict[str, Path], work: str, workers: int, facts: Path) -> dict[str, list[str]]:
+    """What computes once."""
+    arguments = [work, str(workers), str(facts)]
+    found = {}
+    if "ascent" in binaries:
+        found["ascent"] = [str(binaries["ascent"]), *arguments]
+    if "flowlog" in binaries:
+        found["flowlog"] = [str(binaries["flowlog"]), "batch", *arguments]
+    if has_batch_runs():
+        found["dataflow run"] = batch_run(work, facts, workers)
+    return found
+
+
+def batch(bench: Bench, binaries: dict[str, Path], work: str, workers: int, repeats: int) -> dict[str, Taken]:
+    """Medians of computing once, in turns; the results must be of one size."""
+    facts, plan = bench.facts(work), bench.engines(work)["ours"]
+    runs: dict[str, list[Taken]] = {}
+    sizes: set[int] = set()
+    for _ in range(repeats):
+        run = bench.run(plan, work, workers, batches=0)
+        runs.setdefault("ours", []).append(Taken(float("nan"), run["peak_mb"], str(run["load_s"])))
+        sizes.add(run["rows"])
+        for name, command in commands(binaries, work, workers, facts).items():
+            runs.setdefault(name, []).append(execute(command))
+            (result,) = facts.glob("*.csv")
+            sizes.add(result.read_bytes().count(b"\n"))
+            result.unlink()
+    if len(sizes) != 1:
+        raise SystemExit(f"{work}: results of different sizes: {sorted(sizes)}")
+    return {name: median(taken) for name, taken in runs.items()}
+
+
+def live(
+    bench: Bench, binaries: dict[str, Path], work: str, workers: int, repeats: int
+) -> dict[str, tuple[Taken, Taken]]:
+    """Medians of loading and of a changed row, in turns: seconds and memory, and microseconds."""
+    facts, plan = bench.facts(work), bench.engines(work)["ours"]
+    runs: dict[str, list[tuple[Taken, Taken]]] = {}
+    for _ in range(repeats):
+        figures = {"ours": bench.run(plan, work, workers)}
+        sizes = {figures["ours"]["sums"][1]}
+        if "flowlog" in binaries:
+            taken = execute([str(binaries["flowlog"]), "live", work, str(workers), str(facts)])
+            figures["flowlog"] = json.loads(taken.printed) | {"peak_mb": taken.peak_mb}
+            sizes.add(figures["flowlog"]["rows"])
+        if len(sizes) != 1:
+            raise SystemExit(f"{work}: results of different sizes after changes: {sorted(sizes)}")
+        for name, run in figures.items():
+            load, change = (Taken(float("nan"), run["peak_mb"], str(run[key])) for key in ("load_s", "change_p50_us"))
+            runs.setdefault(name, []).append((load, change))
+    return {
+        name: (median([load for load, _ in taken]), median([change for _, change in taken]))
+        for name, taken in runs.items()
+    }
 
 
 def main() -> None:
@@ -42,50 +95,23 @@ def main() -> None:
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     options = parser.parse_args()
-    binaries = {name: build_peer(name) for name in SYSTEMS}
-    changes: list[str] = []
-    print("| work | workers | | computing, s | whole process, s | peak memory, MB |\n|" + " --- |" * 6)
+    built = {name: build_peer(name) for name in SYSTEMS}
+    binaries = {name: binary for name, binary in built.items() if binary is not None}
+    rounds = [(work, workers) for work in options.work for workers in options.workers]
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(build(), Path(directory))
-        for work in options.work:
-            facts, plan = bench.facts(work), bench.engines(work)["ours"]
-            for workers in options.workers:
-                commands = {
-                    name: [str(binary), work, str(workers), str(facts)]
-                    for name, binary in binaries.items()
-                    if binary is not None
-                }
-                if has_batch_runs():
-                    commands["dataflow run"] = batch_run(work, facts, workers)
-                runs: dict[str, list[Taken]] = {name: [] for name in ("ours", *commands)}
-                lines: set[int] = set()
-                steps: list[float] = []
-                for _ in range(options.repeats):
-                    taken, step, rows = ours(bench, plan, work, workers)
-                    runs["ours"].append(taken)
-                    steps.append(step)
-                    lines.add(rows)
-                    for name, command in commands.items():
-                        runs[name].append(execute(command))
-                        (result,) = facts.glob("*.csv")
-                        lines.add(result.read_bytes().count(b"\n"))
-                        result.unlink()
-                if len(lines) != 1:
-                    raise SystemExit(f"{work}: results of different sizes: {sorted(lines)}")
-                medians = {name: median(taken) for name, taken in runs.items()}
-                for name, figure in medians.items():
-                    cells = (f"{value:.2f}" for value in (figure.computing, figure.seconds))
-                    print(
-                        f"| {work} | {workers} | {name} | {' | '.join(cells)} | {figure.peak_mb:,.0f} |",
-                        flush=True,
-                    )
-                step = sorted(steps)[len(steps) // 2]
-                again = medians["ascent"].computing * 1e3 if "ascent" in medians else float("nan")
-                changes.append(f"| {work} | {workers} | {step:,.2f} | {again:,.0f} |")
-    print("\n| work | workers | ours, a step for one changed row, ms | ascent again, ms |\n|" + " --- |" * 4)
-    print("\n".join(changes))
+        print("| batch | workers | | computing, s | whole process, s | peak memory, MB |\n|" + " --- |" * 6)
+        for work, workers in rounds:
+            for name, taken in batch(bench, binaries, work, workers, options.repeats).items():
+                figures = f"{taken.computing:.2f} | {taken.seconds:.2f} | {taken.peak_mb:,.0f}"
+                print(f"| {work} | {workers} | {name} | {figures} |", flush=True)
+        print("\n| live | workers | | load, s | a changed row, ms | peak memory, MB |\n|" + " --- |" * 6)
+        for work, workers in rounds:
+            for name, (load, change) in live(bench, binaries, work, workers, options.repeats).items():
+                figures = f"{load.computing:.2f} | {change.computing / 1e3:.2f} | {load.peak_mb:,.0f}"
+                print(f"| {work} | {workers} | {name} | {figures} |", flush=True)
     for name in SYSTEMS:
-        if binaries[name] is None:
+        if name not in binaries:
             print(f"not run: {name}, whose crate didn't build")
     if not has_batch_runs():
         print("not run: dataflow run, whose extension isn't built (make extension)")

@@ -1,11 +1,11 @@
 //! Runs one computation on one engine and prints what it took, for `bench/engine/run.py` to compare.
 //!
 //!     dataflow-bench plain|sets|PLAN WORK WORKERS SIZE [--batch ROWS] [--batches COUNT] [--tables DIRECTORY]
-//!     dataflow-bench facts WORK DIRECTORY SIZE
+//!     dataflow-bench facts WORK DIRECTORY SIZE [--batch ROWS] [--batches COUNT]
 //!
 //! `plain` is the computation written by hand on differential dataflow with `u32` tuples, `isize` differences and
 //! `u64` times, `sets` the same with inputs that are sets. `PLAN` is the file of a plan to be run on the engine: it has the tables as inputs and one `.output`.
-//! `facts` writes the tables as files. Tables are made from a fixed seed, those of TPC-H are read from a directory.
+//! `facts` writes the tables as files, and the transactions that follow as `changes`. Tables are made from a fixed seed, those of TPC-H are read from a directory.
 //!
 //! Prints JSON: rows of the result and a sum of their hashes (after loading, and in the end), seconds to load everything
 //! at once, microseconds of the transactions that follow, peak memory in MB.
@@ -27,7 +27,7 @@ use work::{Run, Work};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "usage: dataflow-bench plain|sets|PLAN WORK WORKERS SIZE [--batch ROWS] [--batches COUNT] \
-                     [--tables DIRECTORY], or: dataflow-bench facts WORK DIRECTORY SIZE";
+                     [--tables DIRECTORY], or: dataflow-bench facts WORK DIRECTORY SIZE [--batch ROWS] [--batches COUNT]";
 
 fn main() {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
@@ -43,10 +43,8 @@ fn main() {
     let work = Work::named(work).expect(USAGE);
     let tables = work.tables(number(size) as u32, &directory);
     if engine == "facts" {
-        for table in tables {
-            let path = Path::new(workers).join(format!("{}.facts", table.name));
-            std::fs::write(path, table.facts()).expect("a directory to write to");
-        }
+        let changes = data::batches(tables[0].len(), batch, batches);
+        data::write(&tables, &changes, Path::new(workers)).expect("a directory to write to");
         return;
     }
     let batches = data::batches(tables[0].len(), batch, batches);

@@ -50,6 +50,20 @@ pub fn read(directory: &Path, name: &str) -> Table {
     Table { name: name.into(), width, words: words.collect() }
 }
 
+/// Writes `<name>.facts` of each table, and `changes`: a line a transaction, of the places of rows of the first table that
+/// leave (`-7`) and come back (`+7`).
+pub fn write(tables: &[Table], batches: &[Batch], directory: &Path) -> std::io::Result<()> {
+    for table in tables {
+        std::fs::write(directory.join(format!("{}.facts", table.name)), table.facts())?;
+    }
+    let line = |batch: &Batch| {
+        let deleted = batch.delete.iter().map(|place| format!("-{place}"));
+        let inserted = batch.insert.iter().map(|place| format!("+{place}"));
+        deleted.chain(inserted).collect::<Vec<_>>().join(" ") + "\n"
+    };
+    std::fs::write(directory.join("changes"), batches.iter().map(line).collect::<String>())
+}
+
 /// What changes in one transaction after loading: indices of rows of the first table.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
