@@ -6,8 +6,8 @@ Batch: all read the same files of facts and write the result as text, and their 
 process; those of computing alone stand beside them where it can be told. Compiling isn't counted. `ours` is
 the engine in a process that makes the facts itself and writes nothing: it has no seconds of a whole process.
 
-Live: loading, and then transactions of one row that leaves or comes back, the same ones for all. `ours` is the
-engine, `flowlog` its incremental engine; ascent would compute again.
+Live: loading, and then transactions of one row that leaves or comes back, the same ones for all. `ours` is
+the engine, `flowlog` its incremental engine; ascent would compute again.
 """
 
 import argparse
@@ -80,7 +80,8 @@ def live(
         if len(sizes) != 1:
             raise SystemExit(f"{work}: results of different sizes after changes: {sorted(sizes)}")
         for name, run in figures.items():
-            load, change = (Taken(float("nan"), run["peak_mb"], str(run[key])) for key in ("load_s", "change_p50_us"))
+            printed = (str(run["load_s"]), str(run["change_p50_us"]))
+            load, change = (Taken(float("nan"), run["peak_mb"], text) for text in printed)
             runs.setdefault(name, []).append((load, change))
     return {
         name: (median([load for load, _ in taken]), median([change for _, change in taken]))
