@@ -447,6 +447,24 @@ PROGRAMS: dict[str, str] = {
         seat(a, b) :- wish(a, b, _).
         .output seat
     """,
+    "aggregates_in_a_recursion": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl step(n: number, c: number)
+        step(0, 0).
+        step(n + 1, c) :- step(n, _), n < 6, c = count : { e(x, y), x <= n, y >= -n }.
+        // What is counted leads on to what is counted next.
+        .decl at(x: number)
+        at(0).
+        at(s % 7) :- at(x), s = sum y : { e(z, y), z <= x, y >= x }.
+        at(m) :- at(x), m = max y : { e(z, y), z + y < x + 3 }, z = min w : { e(w, _), w != x }.
+        .decl next(x: number, y: number)
+        next(x, y) :- e(x, y).
+        next(x, z) :- next(x, y), e(_, z), count : { e(w, z), w > y } = count : { e(w, z), w < x }.
+        .output step
+        .output at
+        .output next
+    """,
     "choice_in_a_recursion": """
         .decl e(x: number, y: number)
         .input e

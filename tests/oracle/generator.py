@@ -408,7 +408,8 @@ class _Generator:
     def _aggregate(self, scope: _Scope, bounded: bool) -> str:
         """``name = func target : { … }``; inside a recursion it is only compared, not kept."""
         func = self.rng.choice(["count", "count", "sum", "min", "max", "mean"])
-        body = self._aggregate_body(func, scope, bounded, depth=0)
+        # Those of which the body binds all outer variables are taken outside of a loop.
+        body = self._aggregate_body(func, scope, bounded and self.rng.random() < 0.5, depth=0)
         shown = f"{func}{' ' + body.target if body.target else ''} : {{ {body.text} }}"
         kind = {"count": Type.NUMBER, "mean": Type.FLOAT}.get(func, body.kind)
         witnessed = ""
@@ -426,7 +427,7 @@ class _Generator:
     def _aggregate_body(self, func: str, outer: _Scope, bounded: bool, depth: int) -> _AggregateBody:
         inner = _Scope({kind: list(names) for kind, names in outer.names.items()})
         before = {name for _, name in inner.all()}
-        # In a recursion the atoms themselves must bind the outer variables, which terms don't.
+        # If bounded, the atoms themselves bind the outer variables, which terms don't.
         parts = [self._atom(self.rng.choice(self._complete), inner, 0.6, terms=not bounded)]
         if self.rng.random() < 0.3:
             parts.append(self._atom(self.rng.choice(self._complete), inner, 0.6, terms=not bounded))

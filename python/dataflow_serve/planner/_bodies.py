@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from dataflow_serve.errors import UnsupportedError
 from dataflow_serve.language import Type
 from dataflow_serve.language.checked import (
     AggregateLiteral,
@@ -81,9 +80,6 @@ def plan_body(
         wanted: Terms that are asked of it.
         start: Rows whose variables are bound from the beginning.
         as_set: Whether it doesn't matter how often a row comes about.
-
-    Raises:
-        UnsupportedError: an aggregate that needs values which a recursion is still producing.
     """
     conditions: list[list[Literal]] = []
     if as_set and start is None:
@@ -523,13 +519,16 @@ class _Body:
         names = outer_names(aggregate)
         node, rows = self._rows.only(needed & self._rows.env.keys())
         self._rows = rows
-        if self._nodes.is_iterated(node):
-            node, rows = self._static_bindings(aggregate)
+        if self._nodes.is_iterated(node) and (static := self._static_bindings(aggregate)):
+            node, rows = static
         node, rows = rows.only(names)
         return Rows(self._nodes, self._nodes.distinct(node), rows.env)
 
-    def _static_bindings(self, aggregate: AggregateLiteral) -> tuple[int, Rows]:
-        """Bindings from the part of the rule that no recursion changes, since aggregates can't follow one."""
+    def _static_bindings(self, aggregate: AggregateLiteral) -> tuple[int, Rows] | None:
+        """Bindings from the part of the rule that no recursion changes, if it has all of them.
+
+        Then the aggregate is taken once, outside of the loop.
+        """
         static = [
             literal
             for literal in self._literals
@@ -543,11 +542,7 @@ class _Body:
         bound = _bound_by(static, set())
         static = [literal for literal in static if _names_of(literal) <= bound]
         if not {variable.name for variable in aggregate.outer} <= bound:
-            raise UnsupportedError(
-                f"{aggregate.func} for values that a recursion is still producing",
-                "Bind its outer variables by relations that don't depend on the rule's head.",
-                *aggregate.at,
-            )
+            return None
         planned = plan_body(self._nodes, static, aggregate.outer)
         env = {
             name: planned.rows.expr(term)

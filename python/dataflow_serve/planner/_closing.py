@@ -41,12 +41,27 @@ def close_equivalence(nodes: Nodes, relation: str, parts: Sequence[int], *, tran
 
 
 def choose(nodes: Nodes, relation: Relation, source: int) -> int:
-    """The rows of ``source`` that the choice domains leave."""
+    """The rows of ``source`` that the choice domains leave.
+
+    In a recursion they come to those of the round before, which stay: what agrees with them is out.
+    """
     source = nodes.distinct(source)
-    if nodes.is_recursive(relation.name):
-        return _choose_by_rounds(nodes, relation, source)
-    key = list(relation.choices[0])
-    places = list(range(len(relation.columns)))
+    if not nodes.is_recursive(relation.name):
+        return _first(nodes, source, relation.choices[0])
+    there = nodes.get(relation.name)
+    for key in relation.choices:
+        source = nodes.antijoin(source, there, key, key)
+    every = list(range(len(relation.columns)))
+    columns: list[ex.Expr] = [ex.Col(place) for place in every]
+    before_all = _first(nodes, source, relation.choices[0])
+    for key in relation.choices[1:]:
+        before_all = nodes.join(before_all, _first(nodes, source, key), every, every, [], columns)
+    return nodes.union([there, before_all])
+
+
+def _first(nodes: Nodes, source: int, key: Sequence[int]) -> int:
+    """Of the rows with equal values in the columns of ``key``, the first by the others, left to right."""
+    places = list(range(nodes.width[source]))
     others = [place for place in places if place not in key]
     for place in others:
         if len(others) == 1:
@@ -57,38 +72,11 @@ def choose(nodes: Nodes, relation: Relation, source: int) -> int:
     return source
 
 
-def _choose_by_rounds(nodes: Nodes, relation: Relation, source: int) -> int:
-    """The rows of the round before, and what comes to them.
-
-    What is there stays, so rows of ``source`` that agree with them are out. Of the others each comes to them
-    that is before all it agrees with.
-    """
-    there = nodes.get(relation.name)
-    free = source
-    for key in relation.choices:
-        free = nodes.antijoin(free, there, key, key)
-    types = [column.type for column in relation.columns]
-    every = list(range(len(types)))
-    both: list[ex.Expr] = [ex.Col(place) for place in range(2 * len(types))]
-    first = both[: len(types)]
-    later = [
-        nodes.map(pairs, filters, first)
-        for key in relation.choices
-        for pairs in (nodes.join(free, free, key, key, [], both),)
-        for filters in _differing(types, "gt", key)
-    ]
-    return nodes.union([there, nodes.antijoin(free, nodes.union(later), every, every)])
-
-
 def subsume(nodes: Nodes, relation: Relation, subsumptions: Sequence[Subsumption], source: int) -> int:
-    """The rows of ``source`` without those that others of it dominate.
-
-    Raises:
-        UnsupportedError: an aggregate that needs values which a recursion is still producing.
-    """
+    """The rows of ``source`` without those that others of it dominate."""
     source = nodes.distinct(source)
     extreme = _as_extreme(subsumptions)
-    if extreme is not None and not nodes.is_iterated(source):
+    if extreme is not None:
         func, place = extreme
         return _extreme(nodes, source, [p for p in range(len(relation.columns)) if p != place], func, place)
     # Atoms of the relation in a subsumption are about these rows. No program can write this name.
@@ -162,16 +150,11 @@ def _gone(nodes: Nodes, pairs: int, types: Sequence[Kind]) -> int:
     return nodes.union([nodes.map(one_way, [], first), *later])
 
 
-def _differing(types: Sequence[Kind], func: str, equals: Sequence[int] = ()) -> Iterable[list[ex.Expr]]:
-    """For each column the conditions that it is the first in which two rows side by side differ as told.
-
-    Columns in ``equals`` are known to be the same.
-    """
+def _differing(types: Sequence[Kind], func: str) -> Iterable[list[ex.Expr]]:
+    """For each column the conditions that it is the first in which two rows side by side differ as told."""
     width = len(types)
     equal: list[ex.Expr] = []
     for place, kind in enumerate(types):
-        if place in equals:
-            continue
         sides = (ex.Col(place), ex.Col(width + place))
         yield [*equal, ex.Call(func, kind, sides)]
         equal.append(ex.Call("eq", kind, sides))

@@ -82,11 +82,7 @@ def compile_program(
 
 
 def plan_program(program: CheckedProgram, name: str, statistics: Statistics | None = None) -> dict[str, Any]:
-    """The plan document of a checked program.
-
-    Raises:
-        UnsupportedError: an aggregate that needs values which a recursion is still producing.
-    """
+    """The plan document of a checked program."""
     nodes = Nodes(program, statistics or Statistics())
     index = {relation: place for place, relation in enumerate(program.relations)}
     rules: dict[str, list[checked.Rule]] = {relation: [] for relation in program.relations}

@@ -236,7 +236,7 @@ impl Valid<'_> {
                 })?;
             }
             if stratum.recursive {
-                self.without_aggregates(definition.node, &own)?;
+                self.can_be_iterated(definition.node, &own)?;
             }
         }
         own.iter().for_each(|&relation| settled[relation] = true);
@@ -245,9 +245,9 @@ impl Valid<'_> {
 
     /// Checks that what depends on the stratum's own relations can stand inside a recursion.
     ///
-    /// A negation can, if it makes sense is the planner's to know: rounds follow one another as the plan says, and each
-    /// takes away what the one before has.
-    fn without_aggregates(&self, root: usize, own: &[usize]) -> Result<(), String> {
+    /// A negation and an aggregate can, if they make sense is the planner's to know: rounds follow one another as the plan
+    /// says, and each starts from what the one before has.
+    fn can_be_iterated(&self, root: usize, own: &[usize]) -> Result<(), String> {
         let recursive = |node: usize| self.reads[node].iter().any(|read| own.contains(read));
         let (mut pending, mut seen) = (vec![root], vec![false; root + 1]);
         while let Some(index) = pending.pop() {
@@ -256,7 +256,6 @@ impl Valid<'_> {
             }
             seen[index] = true;
             match &self.plan.nodes[index] {
-                Node::Reduce { .. } => return Err(format!("node {index} aggregates inside a recursion")),
                 Node::Multijoin { .. } => {
                     return Err(format!("node {index} is a multijoin inside a recursion"));
                 }

@@ -212,6 +212,27 @@ fn recursion_that_takes_rows_away_settles_where_the_rounds_do() {
     sweep(&[(0, plan.0)], &["edge"], 7);
 }
 
+/// The same by an aggregate, and others that follow it round by round.
+#[test]
+fn aggregates_in_a_recursion_follow_its_rounds() {
+    let mut plan = PlanBuilder::new("aggregated");
+    let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
+    let path = plan.relation("path", &[N, N, N], None);
+    let from = plan.relation("from", &[N, N, N, N], None);
+    let (edges_, paths) = (plan.get(edge), plan.get(path));
+    let one = plan.map(edges_, Vec::new(), vec![Expr::Col(0), Expr::Col(1), number(1)]);
+    let on = plan.join((paths, &[1]), (edges_, &[0]), &[0, 4, 2]);
+    let longer = vec![Expr::Col(0), Expr::Col(1), call(Func::Add, vec![Expr::Col(2), number(1)])];
+    let on = plan.map(on, Vec::new(), longer);
+    let all = plan.union(&[one, on]);
+    let least = plan.reduce(all, &[0, 1], &[(AggregateFunc::Min, Some(2))]);
+    let of_each =
+        [(AggregateFunc::Count, None), (AggregateFunc::Sum, Some(2)), (AggregateFunc::Max, Some(1))];
+    let totals = plan.reduce(paths, &[0], &of_each);
+    plan.stratum(true, &[(path, least), (from, totals)]);
+    sweep(&[(0, plan.0)], &["edge"], 7);
+}
+
 #[test]
 fn cross_products_and_nullary_relations() {
     let mut plan = PlanBuilder::new("nullary");

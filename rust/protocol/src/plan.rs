@@ -230,7 +230,7 @@ pub enum Node {
         /// Input node.
         input: usize,
     },
-    /// One row a key that has rows: the key's columns, then one column an aggregate. Not inside a recursion.
+    /// One row a key that has rows: the key's columns, then one column an aggregate.
     Reduce {
         /// Input node.
         input: usize,

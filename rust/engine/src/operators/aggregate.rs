@@ -17,7 +17,7 @@ use super::Rows;
 use super::arrange::{arrange, arrange_with, readable};
 use super::linear::{flatten, map};
 use crate::budget::Kind;
-use crate::container::Diff;
+use crate::container::{Diff, EngineTime};
 use crate::expr::functions::compare;
 use crate::expr::totals::{Total, from_integer};
 use crate::expr::{Project, Scalar};
@@ -111,15 +111,7 @@ fn groups<'scope>(
     aggregates: &[Aggregate],
     meter: &Meter,
 ) -> Rows<'scope, u64> {
-    let mut columns = key.to_vec();
-    let mut plan = Vec::new();
-    for aggregate in aggregates {
-        let column = aggregate.column.map_or(0, |column| {
-            columns.push(column);
-            columns.len() - 1 - key.len()
-        });
-        plan.push(Measure { func: aggregate.func, ty: column_type(aggregate, types), column });
-    }
+    let (columns, plan) = measures(types, key, aggregates);
     let key_width = key.len();
     let rows = map(rows, "Group", Project::columns(columns), &meter.preparing());
     let arranged = arrange(rows, "Groups", key_width, meter);
@@ -130,8 +122,27 @@ fn groups<'scope>(
     flatten(&readable(reduced), "Reduced", Project::columns((0..width).collect()), meter)
 }
 
+/// The columns of a group, and what is taken of them.
+pub(super) fn measures(
+    types: &[Type],
+    key: &[usize],
+    aggregates: &[Aggregate],
+) -> (Vec<usize>, Vec<Measure>) {
+    let mut columns = key.to_vec();
+    let mut plan = Vec::new();
+    for aggregate in aggregates {
+        let column = aggregate.column.map_or(0, |column| {
+            columns.push(column);
+            columns.len() - 1 - key.len()
+        });
+        plan.push(Measure { func: aggregate.func, ty: column_type(aggregate, types), column });
+    }
+    (columns, plan)
+}
+
+/// An aggregate of a column of a group.
 #[derive(Clone, Copy, Debug)]
-struct Measure {
+pub(super) struct Measure {
     func: AggregateFunc,
     ty: Type,
     column: usize,
@@ -199,7 +210,7 @@ impl Groups {
                     }
                     _ => None,
                 };
-                let current = kept.map(|word| vec![word]).or_else(|| self.evaluate(&all, time));
+                let current = kept.map(|word| vec![word]).or_else(|| evaluate(&self.plan, &all, time));
                 if current != settled {
                     settled.iter().for_each(|row| changes.push(row, time, -1));
                     current.iter().for_each(|row| changes.push(row, time, 1));
@@ -244,35 +255,33 @@ impl Groups {
         });
         best
     }
+}
 
-    /// The aggregates over the key found, as of `time`; `None` for an empty group.
-    fn evaluate(&self, group: &Cursors<u64>, time: u64) -> Option<Vec<Word>> {
-        let until = |t: &u64| *t <= time;
-        if let [Measure { func: func @ (AggregateFunc::Min | AggregateFunc::Max), ty, .. }] = self.plan[..]
-            && !ty.ordered_by_bytes()
-        {
-            let mut extreme = None;
-            group.values(func == AggregateFunc::Max, until, |value, count| {
-                extreme = (count > 0).then(|| value.to_vec());
-                extreme.is_none()
-            });
-            return extreme;
-        }
-        let mut states: Vec<State> = self.plan.iter().map(|_| State::default()).collect();
-        let mut rows: Diff = 0;
-        group.values(false, until, |value, count| {
-            if count > 0 {
-                rows += count;
-                for (state, measure) in states.iter_mut().zip(&self.plan) {
-                    state.add(measure, value, count);
-                }
-            }
-            true
+/// The aggregates over the key found, as of `time`; `None` for an empty group.
+pub(super) fn evaluate<T: EngineTime>(plan: &[Measure], group: &Cursors<T>, time: T) -> Option<Vec<Word>> {
+    let until = |t: &T| t.less_equal(&time);
+    if let [Measure { func: func @ (AggregateFunc::Min | AggregateFunc::Max), ty, .. }] = plan
+        && !ty.ordered_by_bytes()
+    {
+        let mut extreme = None;
+        group.values(*func == AggregateFunc::Max, until, |value, count| {
+            extreme = (count > 0).then(|| value.to_vec());
+            extreme.is_none()
         });
-        (rows > 0).then(|| {
-            states.iter().zip(&self.plan).map(|(state, measure)| state.finish(measure, rows)).collect()
-        })
+        return extreme;
     }
+    let mut states: Vec<State> = plan.iter().map(|_| State::default()).collect();
+    let mut rows: Diff = 0;
+    group.values(false, until, |value, count| {
+        if count > 0 {
+            rows += count;
+            for (state, measure) in states.iter_mut().zip(plan) {
+                state.add(measure, value, count);
+            }
+        }
+        true
+    });
+    (rows > 0).then(|| states.iter().zip(plan).map(|(state, measure)| state.finish(measure, rows)).collect())
 }
 
 /// What is known of a group's column so far.

@@ -5,7 +5,6 @@
 //! times, which form a chain; then a running count decides, and the output trace isn't read at all. Only the rest
 //! takes the general way.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use dataflow_protocol::value::Word;
@@ -14,6 +13,7 @@ use differential_dataflow::operators::reduce::{ReduceTactic, reduce_with_tactic}
 use differential_dataflow::trace::{Description, Span};
 use timely::progress::Antichain;
 
+use super::withheld::{Withheld, interesting, is_chain, next_key};
 use crate::budget::Kind;
 use crate::container::sort::consolidate_times;
 use crate::container::{Diff, EngineTime};
@@ -46,7 +46,7 @@ fn distinct_with<'scope, T: EngineTime>(
     meter: &Meter,
     iterates: Option<Rc<str>>,
 ) -> Arranged<'scope, Agent<T>> {
-    let tactic = Distinct { iterates, withheld: BTreeMap::new(), meter: meter.clone() };
+    let tactic = Distinct { iterates, withheld: Withheld::new(), meter: meter.clone() };
     let arranged = reduce_with_tactic::<_, RowSpine<T>, _>(counted, name, tactic);
     meter.hold(&arranged.trace);
     arranged
@@ -56,8 +56,7 @@ struct Distinct<T> {
     /// The recursive relation that this is.
     iterates: Option<Rc<str>>,
     meter: Meter,
-    /// Rows to be visited again at these times, none of which has come yet.
-    withheld: BTreeMap<Box<[Word]>, Vec<T>>,
+    withheld: Withheld<T>,
 }
 
 impl<T: EngineTime> ReduceTactic<T, View<T>, View<T>> for Distinct<T> {
@@ -77,9 +76,9 @@ impl<T: EngineTime> ReduceTactic<T, View<T>, View<T>> for Distinct<T> {
         }
         let meter = self.meter.clone();
         let _timed = meter.timed(Kind::Distinct);
-        let due = self.take_due(upper);
-        if input.is_empty() && due.is_empty() {
-            return (None, self.frontier());
+        let mut due = self.withheld.take_due(upper);
+        if input.is_empty() && due.len() == 0 {
+            return (None, self.withheld.frontier());
         }
         let width =
             source.iter().chain(&output).chain(&input).next().map_or(0, |view| view.trie().key_width());
@@ -92,50 +91,16 @@ impl<T: EngineTime> ReduceTactic<T, View<T>, View<T>> for Distinct<T> {
             history: Vec::new(),
             fresh: Vec::new(),
         };
-        let mut due = due.into_iter().peekable();
         let mut key: Vec<Word> = Vec::with_capacity(width);
-        loop {
-            // The next key is the least one that has input or is due.
-            let next = match (visit.input.least(), due.peek()) {
-                (None, None) => break,
-                (Some(key), Some((row, _))) => key.min(row),
-                (Some(key), None) => key,
-                (None, Some((row, _))) => row,
-            };
-            key.clear();
-            key.extend_from_slice(next);
-            let times = due.next_if(|(row, _)| **row == *key).map_or_else(Vec::new, |(_, times)| times);
-            if let Some(withheld) = visit.key(&key, times) {
-                let entry = self.withheld.entry(key.clone().into_boxed_slice()).or_default();
-                entry.extend(withheld);
-                entry.sort_unstable();
-                entry.dedup();
-            }
+        while let Some(times) = next_key(visit.input.least(), &mut due, &mut key) {
+            let later = visit.key(&key, times);
+            self.withheld.withhold(&key, later);
         }
         let batch = visit.builder.done();
         meter.emitted(batch.len());
         let batch = (batch.len() > 0).then(|| View::from(batch));
         let desc = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(T::minimum()));
-        (Some(Span::new(desc, batch)), self.frontier())
-    }
-}
-
-impl<T: EngineTime> Distinct<T> {
-    /// Takes out the withheld times that `upper` has passed.
-    fn take_due(&mut self, upper: &Antichain<T>) -> Vec<(Box<[Word]>, Vec<T>)> {
-        let mut due = Vec::new();
-        self.withheld.retain(|row, times| {
-            let ready: Vec<T> = times.extract_if(.., |time| !upper.less_equal(time)).collect();
-            if !ready.is_empty() {
-                due.push((row.clone(), ready));
-            }
-            !times.is_empty()
-        });
-        due
-    }
-
-    fn frontier(&self) -> Antichain<T> {
-        self.withheld.values().flatten().copied().collect()
+        (Some(Span::new(desc, batch)), self.withheld.frontier())
     }
 }
 
@@ -152,7 +117,7 @@ struct Visit<'a, T: EngineTime> {
 
 impl<T: EngineTime> Visit<'_, T> {
     /// Produces the output of one key; returns times at which it must be visited again.
-    fn key(&mut self, key: &[Word], due: Vec<T>) -> Option<Vec<T>> {
+    fn key(&mut self, key: &[Word], due: Vec<T>) -> Vec<T> {
         self.history.clear();
         self.fresh.clear();
         self.source.find(key);
@@ -160,21 +125,17 @@ impl<T: EngineTime> Visit<'_, T> {
         self.input.find(key);
         self.input.updates(&mut self.fresh);
         consolidate_times(&mut self.fresh);
-        let withheld = if due.is_empty() && self.is_chain() {
+        let history = self.history.iter().map(|&(time, _)| time);
+        let fresh = self.fresh.iter().map(|&(time, _)| time);
+        let later = if due.is_empty() && is_chain(history, fresh.clone()) {
             self.run();
-            None
+            Vec::new()
         } else {
-            self.general(key, due)
+            let times = fresh.chain(due).collect();
+            self.general(key, times)
         };
         self.builder.end_value(key, &[]);
-        withheld
-    }
-
-    /// Whether the new times, in order, form a chain with all history at or before them.
-    fn is_chain(&self) -> bool {
-        let Some((first, _)) = self.fresh.first() else { return true };
-        self.fresh.windows(2).all(|pair| pair[0].0.less_equal(&pair[1].0))
-            && self.history.iter().all(|(time, _)| time.less_equal(first))
+        later
     }
 
     fn run(&mut self) {
@@ -189,31 +150,11 @@ impl<T: EngineTime> Visit<'_, T> {
     }
 
     /// Evaluates at every time that is a join of a new or due time with times of the history.
-    fn general(&mut self, key: &[Word], due: Vec<T>) -> Option<Vec<T>> {
+    fn general(&mut self, key: &[Word], times: Vec<T>) -> Vec<T> {
         let mut emitted = Vec::new();
         self.output.find(key);
         self.output.updates(&mut emitted);
-        let mut interesting: Vec<T> = self.fresh.iter().map(|&(time, _)| time).chain(due).collect();
-        let mut known: Vec<T> = self.history.iter().map(|&(time, _)| time).collect();
-        known.extend_from_slice(&interesting);
-        known.sort_unstable();
-        known.dedup();
-        let mut next = 0;
-        while next < interesting.len() {
-            let time = interesting[next];
-            next += 1;
-            for other in &known {
-                let joined = time.join(other);
-                if !interesting.contains(&joined) {
-                    interesting.push(joined);
-                }
-            }
-        }
-        // The order of `Ord` extends that of progress, so what a time depends on is settled before it.
-        interesting.sort_unstable();
-        interesting.dedup();
-        let (later, now): (Vec<T>, Vec<T>) =
-            interesting.into_iter().partition(|time| self.upper.less_equal(time));
+        let (now, later) = interesting(self.history.iter().map(|&(time, _)| time), times, self.upper);
         let already = emitted.len();
         for time in now {
             let sum = |updates: &[(T, Diff)]| -> Diff {
@@ -228,6 +169,6 @@ impl<T: EngineTime> Visit<'_, T> {
         for &(time, change) in &emitted[already..] {
             self.builder.push_update(time, change);
         }
-        (!later.is_empty()).then_some(later)
+        later
     }
 }

@@ -5,13 +5,15 @@
 //! * [`join`]: pairs of rows with equal keys.
 //! * [`lookup`]: rows that meet an arrangement and are kept nowhere.
 //! * [`distinct`]: each row once.
-//! * [`aggregate`]: one row a key.
+//! * [`aggregate`]: one row a key; [`aggregate_in_loop`]: the same inside a recursion.
+//! * [`withheld`]: keys that a reduction must visit again.
 //! * [`top`]: the first rows in an order.
 //! * [`window`]: rows that are there for some time by the cluster's clock.
 //! * [`import`]: another dataflow's arrangement as of a time.
 //! * [`deliver`]: finished changes to the owners that want them.
 
 pub(crate) mod aggregate;
+pub(crate) mod aggregate_in_loop;
 pub(crate) mod arrange;
 pub(crate) mod deliver;
 pub(crate) mod distinct;
@@ -22,6 +24,7 @@ pub(crate) mod lookup;
 pub(crate) mod range;
 pub(crate) mod top;
 pub(crate) mod window;
+pub(crate) mod withheld;
 
 use differential_dataflow::Collection;
 use differential_dataflow::operators::arrange::Arranged;

@@ -14,6 +14,7 @@ use crate::container::updates::next_iteration;
 use crate::container::{Inner, Updates};
 use crate::expr::Project;
 use crate::meter::Meter;
+use crate::operators::aggregate_in_loop::reduce_in_loop;
 use crate::operators::arrange::{arrange, readable};
 use crate::operators::distinct::distinct_in_loop;
 use crate::operators::import::enter;
@@ -91,6 +92,10 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
         }
         match &self.outer.valid.plan.nodes[node] {
             Node::Get { relation: RelationRef::Local(local) } => self.variables[local].clone(),
+            Node::Reduce { input, key, aggregates } => {
+                let rows = self.rows(*input);
+                reduce_in_loop(rows, &self.outer.valid.types[*input], key, aggregates, &self.meter_of(node))
+            }
             _ => nodes::build(self, node),
         }
     }
