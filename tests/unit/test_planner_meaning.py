@@ -190,6 +190,16 @@ def both(program: str, inputs: Mapping[str, Iterable[Row]]) -> dict[str, Counter
         ("r(n) :- n = sum x : { e(x, _) ; bag(_, x) }.", "r", {(0 + 1 + 2 + 3 + 5 + 6,)}),
         # Nested, and witnesses.
         (
+            "r2(c, w) :- c = count : { e(x, _), x > min y : { e(y, w), y > 0 } }.",
+            "r2",
+            {(3, 2)},
+        ),
+        (
+            "r2(x + w, c) :- s(_, x), c = sum z : { e(z, _), z > min y : { s(_, y), e(y, w), w > x } }.",
+            "r2",
+            {(3, 8), (7, 0), (2, 8)},
+        ),
+        (
             "r2(x, n) :- e(x, _), n = count : { e(y, _), y < sum z : { e(x, z) } }.",
             "r2",
             {(0, 0), (1, 2), (2, 3), (3, 5)},

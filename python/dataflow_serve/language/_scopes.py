@@ -11,7 +11,7 @@ own, and witnesses are bound by a copy of the aggregate's body beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dataflow_serve.errors import UnsupportedError
@@ -318,20 +318,53 @@ class _Scope:
 
     def _with_witnesses(self, literals: list[Flat], used: set[str], given: set[str]) -> list[Flat]:
         """The conjunction with a copy of the body of each aggregate that has witnesses."""
+        literals = self._with_nested_witnesses(literals, used, given)
         for aggregate in [
             found for literal in literals for term in terms_of(literal) for found in aggregates_in(term)
         ]:
-            loose = set(used)
-            for literal in literals:
-                for term in terms_of(literal):
-                    names_in(term, loose)
-            loose -= _bound(literals, given)
+            loose = _loose(literals, used, given)
             if not loose:
                 break
             witnesses = loose & self._bound_inside(aggregate, literals, given)
             if witnesses and aggregate.func in ("min", "max"):
                 literals = self._export(aggregate, witnesses, literals, given)
         return literals
+
+    def _with_nested_witnesses(self, literals: list[Flat], used: set[str], given: set[str]) -> list[Flat]:
+        """The conjunction with aggregates taken out of others they stand in, if it uses their witnesses."""
+        while (inner := self._nested_with_witnesses(literals, used, given)) is not None:
+            value = ast.Variable(self.names.fresh(inner.func), inner.at)
+            literals = [
+                _with_terms(literal, tuple(_replaced(term, inner, value) for term in terms_of(literal)))
+                for literal in literals
+            ]
+            literals.append(ast.Compare("=", value, inner, inner.at))
+        return literals
+
+    def _nested_with_witnesses(
+        self, literals: Sequence[Flat], used: set[str], given: set[str]
+    ) -> ast.Aggregate | None:
+        """One that has witnesses, and means the same outside of what it stands in."""
+        loose = _loose(literals, used, given)
+        if not loose:
+            return None
+        known = _bound(literals, given)
+        for literal in literals:
+            for outer in (found for term in terms_of(literal) for found in aggregates_in(term)):
+                for inner in _nested_in(outer):
+                    if inner.func not in ("min", "max"):
+                        continue
+                    beside: set[str] = set()
+                    names_in(_replaced(outer, inner, ast.Wildcard(inner.at)), beside, inside=True)
+                    target: set[str] = set()
+                    if inner.target is not None:
+                        names_in(inner.target, target)
+                    asked: set[str] = set()
+                    names_in(inner, asked, inside=True)
+                    told = ((asked - target) & beside) - known
+                    if not told and (loose - beside) & self._bound_inside(inner, literals, given):
+                        return inner
+        return None
 
     def _bound_inside(self, aggregate: ast.Aggregate, literals: Sequence[Flat], given: set[str]) -> set[str]:
         outer = self._outer_names(aggregate, literals, given)
@@ -372,6 +405,27 @@ class _Scope:
         return [*kept, ast.Compare("=", value, inner, aggregate.at), *copied, reached]
 
 
+def _loose(literals: Sequence[Flat], used: set[str], given: set[str]) -> set[str]:
+    """Names that a conjunction, or what surrounds it, uses, and that nothing binds."""
+    names = set(used)
+    for literal in literals:
+        for term in terms_of(literal):
+            names_in(term, names)
+    return names - _bound(literals, given)
+
+
+def _nested_in(aggregate: ast.Aggregate) -> Iterable[ast.Aggregate]:
+    """The aggregates that stand in an aggregate, however deep."""
+    terms = [] if aggregate.target is None else [aggregate.target]
+    terms += [
+        term for literals in alternatives(aggregate.body) for each in literals for term in terms_of(each)
+    ]
+    for term in terms:
+        for found in aggregates_in(term):
+            yield found
+            yield from _nested_in(found)
+
+
 def _discards(literal: Flat, aggregate: ast.Aggregate) -> bool:
     """Whether the literal is ``_ = aggregate``, written for the sake of the witnesses."""
     if not isinstance(literal, ast.Compare):
@@ -393,9 +447,16 @@ def _with_terms(literal: Flat, terms: tuple[ast.Term, ...]) -> Flat:
 
 
 def _replaced(term: ast.Term, old: ast.Aggregate, new: ast.Term) -> ast.Term:
+    """``term`` with another in place of an aggregate; what doesn't hold it stays the same object."""
     if term is old:
         return new
     match term:
+        case ast.Aggregate(target=target, body=body):
+            if not any(found is old for found in _nested_in(term)):
+                return term
+            new_target = None if target is None else _replaced(target, old, new)
+            new_body = _mapped_body(body, lambda inner: _replaced(inner, old, new))
+            return replace(term, target=new_target, body=new_body)
         case ast.Apply(args=args):
             return replace(term, args=tuple(_replaced(arg, old, new) for arg in args))
         case ast.Cast(inner):
@@ -414,20 +475,23 @@ def _renamed(term: ast.Term, names: dict[str, str]) -> ast.Term:
             return replace(term, term=_renamed(inner, names))
         case ast.Aggregate(target=target, body=body):
             new_target = None if target is None else _renamed(target, names)
-            return replace(term, target=new_target, body=_renamed_body(body, names))
+            return replace(
+                term, target=new_target, body=_mapped_body(body, lambda inner: _renamed(inner, names))
+            )
         case _:
             return term
 
 
-def _renamed_body(body: ast.Body, names: dict[str, str]) -> ast.Body:
+def _mapped_body(body: ast.Body, logic: Callable[[ast.Term], ast.Term]) -> ast.Body:
+    """The body with what ``logic`` makes of its terms."""
     match body:
         case ast.Conjunction(parts) | ast.Disjunction(parts):
-            return replace(body, parts=tuple(_renamed_body(part, names) for part in parts))
+            return replace(body, parts=tuple(_mapped_body(part, logic) for part in parts))
         case ast.Negation(inner):
-            return replace(body, body=_renamed_body(inner, names))
+            return replace(body, body=_mapped_body(inner, logic))
         case ast.Constant():
             return body
         case _:
-            renamed = _with_terms(body, tuple(_renamed(term, names) for term in terms_of(body)))
-            assert not isinstance(renamed, ast.Negation)
-            return renamed
+            mapped = _with_terms(body, tuple(map(logic, terms_of(body))))
+            assert not isinstance(mapped, ast.Negation)
+            return mapped
