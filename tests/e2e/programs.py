@@ -465,6 +465,32 @@ PROGRAMS: dict[str, str] = {
         .output at
         .output next
     """,
+    "records_that_give_way": """
+        .type Span = [low: number, high: number]
+        .type Known = Nothing {} | Between {span: Span} | Anything {}
+        .decl e(x: number, y: number)
+        .input e
+        // The widest spans, of each two that hold one another the least.
+        .decl wide(x: number, s: Span)
+        wide(x, [y - z, y + z]) :- e(x, y), e(y, z).
+        wide(x, nil) :- e(x, x).
+        wide(_, [a, b]) <= wide(_, [c, d]) :- c <= a, b <= d.
+        wide(x, s) <= wide(x, nil) :- s != nil.
+        .decl known(x: number, k: Known)
+        known(x, $Between([x, y])) :- e(x, y), x < y.
+        known(x, $Nothing) :- e(x, _).
+        known(y, $Anything) :- e(x, y), x > y.
+        known(x, k) <= known(y, l) :- k != l, (x = y ; x < 2, y < 2).
+        .decl one(x: number, k: Known) choice-domain x
+        one(y, k) :- known(x, k), e(x, y).
+        .decl led(s: Span, x: number) choice-domain s, x
+        led([x, y], x) :- e(x, y).
+        led([x, y], y) :- led(_, x), e(x, y).
+        .output wide
+        .output known
+        .output one
+        .output led
+    """,
     "choice_in_a_recursion": """
         .decl e(x: number, y: number)
         .input e

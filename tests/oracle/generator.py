@@ -202,7 +202,7 @@ class _Generator:
         """What stands behind a declaration, mostly nothing."""
         if len(types) == 2 and types[0] is types[1] and self.rng.random() < 0.5:
             return " eqrel"
-        if len(types) > 1 and PAIR not in types and self.rng.random() < 0.1:
+        if len(types) > 1 and self.rng.random() < 0.1:
             domains = [" choice-domain c1", " choice-domain (c0)", " choice-domain c0, c1"]
             return self.rng.choice(domains)
         return ""
@@ -215,19 +215,15 @@ class _Generator:
         for name in layer:
             declared = next(line for line in self.lines if line.startswith(f".decl {name}("))
             width = len(self._types[name])
-            if (
-                width
-                and PAIR not in self._types[name]
-                and not declared.endswith(" eqrel")
-                and "choice-domain" not in declared
-            ):
+            if width and not declared.endswith(" eqrel") and "choice-domain" not in declared:
                 place = self.rng.randrange(width)
                 others = [f"x{column}" if self.rng.random() < 0.8 else "_" for column in range(width)]
                 sides = [
                     ", ".join(side if column == place else other for column, other in enumerate(others))
                     for side in ("a", "b")
                 ]
-                sign = self.rng.choice(["<", "<=", ">", ">=", "!="])
+                ordered = self._types[name][place] is not PAIR
+                sign = self.rng.choice(["<", "<=", ">", ">=", "!="] if ordered else ["!=", "="])
                 self.lines.append(f"{name}({sides[0]}) <= {name}({sides[1]}) :- a {sign} b.")
         return False
 

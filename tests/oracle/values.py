@@ -13,6 +13,7 @@ import re
 import uuid
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from dataflow_serve.language import Composite, Kind, Scalar, Type
 from dataflow_serve.values import Branch
@@ -43,8 +44,17 @@ def floating(value: float) -> float:
     return NAN if math.isnan(value) else value + 0.0
 
 
-def order(value: Scalar) -> tuple[bool, Scalar]:
-    """A key that orders values of one type; NaN is greater than everything, texts go by their bytes."""
+def order(value: Scalar) -> tuple[bool, Any]:
+    """A key that orders values of one type; NaN is greater than everything, texts go by their bytes.
+
+    Of records ``nil`` comes first, of an algebraic type the branches by name; then fields, left to right.
+    """
+    if value is None:
+        return (False, ())
+    if isinstance(value, Branch):
+        return (False, (value.name, *map(order, value.values)))
+    if isinstance(value, tuple):
+        return (False, tuple(map(order, value)))
     if isinstance(value, float) and math.isnan(value):
         return (True, 0.0)
     return (False, value)

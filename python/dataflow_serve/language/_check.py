@@ -138,10 +138,10 @@ def _check_subsumption(subsumption: ast.Subsumption, names: Names) -> Iterator[S
             f'Apply it to a relation that is derived from "{relation}".',
             *subsumption.at,
         )
-    if any(isinstance(column.type, Composite) for column in columns):
+    if any(isinstance(column.type, Composite) and column.type.is_recursive for column in columns):
         raise UnsupportedError(
-            f'subsumption in "{relation}", which has a column of a record type{where}',
-            "Records have no order, by which one of two rows that dominate one another stays.",
+            f'subsumption in "{relation}", which has records that may stand in one another{where}',
+            "Such records have no order, by which one of two rows that dominate one another stays.",
             *subsumption.at,
         )
     whole = ast.Conjunction((subsumption.dominated, subsumption.dominating, subsumption.body))

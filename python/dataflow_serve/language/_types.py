@@ -47,6 +47,23 @@ class Composite:
         """What a record holds, if it is a record type."""
         return self.branches[0] if self.branches and self.branches[0].name is None else None
 
+    @property
+    def is_recursive(self) -> bool:
+        """Whether values of it, or of a type in it, hold values of their own type."""
+        done: set[Composite] = set()
+
+        def visit(kind: Composite, around: frozenset[Composite]) -> bool:
+            if kind in around:
+                return True
+            if kind in done:
+                return False
+            inner = [field.type for branch in kind.branches for field in branch.fields]
+            found = any(visit(each, around | {kind}) for each in inner if isinstance(each, Composite))
+            done.add(kind)
+            return found
+
+        return visit(self, frozenset())
+
     def __eq__(self, other: object) -> bool:
         """Whether both are defined alike."""
         return isinstance(other, Composite) and (self is other or (self.id == other.id and self.id != ""))

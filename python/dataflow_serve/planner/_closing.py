@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dataflow_serve.language import Kind
+from dataflow_serve.language import Composite, Kind, Type
 from dataflow_serve.language.checked import Any as AnyValue
 from dataflow_serve.language.checked import (
     Argument,
@@ -46,23 +46,32 @@ def choose(nodes: Nodes, relation: Relation, source: int) -> int:
     In a recursion they come to those of the round before, which stay: what agrees with them is out.
     """
     source = nodes.distinct(source)
+    types = [column.type for column in relation.columns]
     if not nodes.is_recursive(relation.name):
-        return _first(nodes, source, relation.choices[0])
+        return _first(nodes, source, relation.choices[0], types)
     there = nodes.get(relation.name)
     for key in relation.choices:
         source = nodes.antijoin(source, there, key, key)
     every = list(range(len(relation.columns)))
     columns: list[ex.Expr] = [ex.Col(place) for place in every]
-    before_all = _first(nodes, source, relation.choices[0])
+    before_all = _first(nodes, source, relation.choices[0], types)
     for key in relation.choices[1:]:
-        before_all = nodes.join(before_all, _first(nodes, source, key), every, every, [], columns)
+        before_all = nodes.join(before_all, _first(nodes, source, key, types), every, every, [], columns)
     return nodes.union([there, before_all])
 
 
-def _first(nodes: Nodes, source: int, key: Sequence[int]) -> int:
+def _first(nodes: Nodes, source: int, key: Sequence[int], types: Sequence[Kind]) -> int:
     """Of the rows with equal values in the columns of ``key``, the first by the others, left to right."""
-    places = list(range(nodes.width[source]))
+    places = list(range(len(types)))
     others = [place for place in places if place not in key]
+    if any(isinstance(types[place], Composite) for place in others):
+        # No reduction knows their order.
+        both: list[ex.Expr] = [ex.Col(place) for place in range(2 * len(types))]
+        pairs = nodes.join(source, source, key, key, [], both)
+        lefts = [(types[place], both[place]) for place in others]
+        rights = [both[len(types) + place] for place in others]
+        later = [nodes.map(pairs, filters, both[: len(types)]) for filters in _later(lefts, rights)]
+        return nodes.antijoin(source, nodes.union(later), places, places)
     for place in others:
         if len(others) == 1:
             return _extreme(nodes, source, key, "min", place)
@@ -141,23 +150,58 @@ def _gone(nodes: Nodes, pairs: int, types: Sequence[Kind]) -> int:
     left, right = list(range(width)), list(range(width, 2 * width))
     first: list[ex.Expr] = [ex.Col(place) for place in left]
     both: list[ex.Expr] = [ex.Col(place) for place in (*left, *right)]
-    unlike = nodes.distinct(
-        nodes.union([nodes.map(pairs, filters, both) for filters in _differing(types, "ne")])
-    )
+    unlike = nodes.distinct(nodes.union([nodes.map(pairs, filters, both) for filters in _unlike(types)]))
     one_way = nodes.antijoin(unlike, unlike, [*left, *right], [*right, *left])
     mutual = nodes.join(unlike, unlike, [*left, *right], [*right, *left], [], both)
-    later = [nodes.map(mutual, filters, first) for filters in _differing(types, "gt")]
+    columns = [(kind, ex.Col(place)) for place, kind in enumerate(types)]
+    later = [nodes.map(mutual, filters, first) for filters in _later(columns, both[width:])]
     return nodes.union([nodes.map(one_way, [], first), *later])
 
 
-def _differing(types: Sequence[Kind], func: str) -> Iterable[list[ex.Expr]]:
-    """For each column the conditions that it is the first in which two rows side by side differ as told."""
+def _unlike(types: Sequence[Kind]) -> Iterable[list[ex.Expr]]:
+    """Conditions of which one holds for two rows side by side that aren't equal."""
     width = len(types)
     equal: list[ex.Expr] = []
     for place, kind in enumerate(types):
         sides = (ex.Col(place), ex.Col(width + place))
-        yield [*equal, ex.Call(func, kind, sides)]
+        yield [*equal, ex.Call("ne", kind, sides)]
         equal.append(ex.Call("eq", kind, sides))
+
+
+def _later(lefts: Sequence[tuple[Kind, ex.Expr]], rights: Sequence[ex.Expr]) -> Iterable[list[ex.Expr]]:
+    """Conditions of which one holds where values come after others, in the order from left to right.
+
+    Of records ``nil`` comes first, of an algebraic type the branches in the order of their names.
+    """
+    equal: list[ex.Expr] = []
+    for (kind, left), right in zip(lefts, rights, strict=True):
+        if isinstance(kind, Type):
+            yield [*equal, ex.Call("gt", kind, (left, right))]
+        else:
+            for conditions in _later_record(kind, left, right):
+                yield [*equal, *conditions]
+        equal.append(ex.Call("eq", kind, (left, right)))
+
+
+def _later_record(kind: Composite, left: ex.Expr, right: ex.Expr) -> Iterable[list[ex.Expr]]:
+    def is_of(record: ex.Expr, branch: int) -> ex.Expr:
+        return ex.Call("is", kind, (record, ex.Const(Type.UNSIGNED, branch)))
+
+    def field(record: ex.Expr, branch: int, place: int) -> ex.Expr:
+        args = (record, ex.Const(Type.UNSIGNED, branch), ex.Const(Type.UNSIGNED, place))
+        return ex.Call("unpack", kind, args)
+
+    if kind.record is not None:
+        yield [is_of(left, 0), ex.Call("eq", kind, (right, ex.Call("nil", kind, ())))]
+    order = sorted(range(len(kind.branches)), key=lambda place: (kind.branches[place].name or "").encode())
+    for rank, branch in enumerate(order):
+        for before in order[:rank]:
+            yield [is_of(left, branch), is_of(right, before)]
+        fields = kind.branches[branch].fields
+        lefts = [(column.type, field(left, branch, place)) for place, column in enumerate(fields)]
+        rights = [field(right, branch, place) for place in range(len(fields))]
+        for conditions in _later(lefts, rights):
+            yield [is_of(left, branch), is_of(right, branch), *conditions]
 
 
 def _is_strict(subsumption: Subsumption) -> bool:
