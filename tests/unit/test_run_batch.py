@@ -78,6 +78,8 @@ def test_outputs_may_go_to_standard_output() -> None:
         (".input r(IO=stdin)\n.input r(IO=stdin)", IncorrectError, r"IO=stdin in \.input r, too"),
         (".output r(IO=stdin)", UnsupportedError, r"IO=stdin in \.output r"),
         (".output r(append=true)", UnsupportedError, r"the parameter append of \.output r"),
+        (".output r(heders=true)", UnsupportedError, r"the parameter heders .*did you mean \"headers\""),
+        (".input r(IO=fiel)", UnsupportedError, r"IO=fiel .*did you mean \"file\""),
         ('.input r(columns="1")', UnsupportedError, r"the parameter columns of \.input r"),
         (".input r(headers=yes)", IncorrectError, r"headers=yes in \.input r is neither true nor false"),
         ('.input r(rfc4180=true, delimiter="ab")', IncorrectError, r"the delimiter 'ab' of \.input r"),

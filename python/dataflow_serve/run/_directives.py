@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataflow_serve.errors import IncorrectError, UnsupportedError
+from dataflow_serve.language import did_you_mean
 from dataflow_serve.language.ast import Directive
 
 __all__ = ["FileFormat", "Input", "Output", "Plan", "PrintSize", "plan_of"]
@@ -126,14 +127,14 @@ def _parameters(directive: Directive, kinds: set[str]) -> dict[str, str]:
     if unknown := sorted(parameters.keys() - _KNOWN):
         raise UnsupportedError(
             f"the parameter {unknown[0]} of .{directive.kind} {directive.relation}",
-            f"A batch run knows {', '.join(sorted(_KNOWN))}.",
+            did_you_mean(unknown[0], _KNOWN) or f"A batch run knows {', '.join(sorted(_KNOWN))}.",
             line,
             column,
         )
     if (kind := parameters.get("IO", "file")) not in kinds:
         raise UnsupportedError(
             f"IO={kind} in .{directive.kind} {directive.relation}",
-            f"A batch run knows {' and '.join(sorted(kinds))} here.",
+            did_you_mean(kind, kinds) or f"A batch run knows {' and '.join(sorted(kinds))} here.",
             line,
             column,
         )
