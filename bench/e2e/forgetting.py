@@ -1,7 +1,7 @@
 """Sweeps of the dictionary: what another client notices of one, and what is left of texts that are gone.
 
-A million rows (``BENCH_SCALE``) hold a text of 34 bytes each. First they stay, and are swept through; then
-100,000 rows are replaced ten times over, with sweeps and without.
+A million rows (``BENCH_SCALE``) hold a text of 34 bytes each. First they stay, and are swept through, once more with
+a window that they are in; then 100,000 rows are replaced ten times over, with sweeps and without.
 """
 
 import re
@@ -21,6 +21,10 @@ NOTES = """
 twice(t, n) :- note(_, t), n = count : { note(_, t) }.
 .output twice
 """
+WINDOW = NOTES + """
+.decl young(k: number, text: symbol)
+young(k, t) :- note(k, t), now(n), n < to_instant("2100-01-01T00:00:00Z") + k.
+"""
 
 
 def figure(port: int, name: str) -> float:
@@ -35,28 +39,24 @@ def rows(start: int, count: int) -> list[list[object]]:
     return [[row, f"a text of a row with number {row:06}"] for row in range(start, start + count)]
 
 
-def sweep() -> None:
-    """Prints what another client notices of a sweep through all rows."""
+def sweep(held: str, program: str) -> None:
+    """Prints what another client notices of a sweep through all rows, and what ``held`` says."""
     with server(2) as running:
         port = running.port
         client = Client(port)
         client.call("tune", dictionary_bytes=NEVER)
         client.call("register", program=OTHER)
-        client.call("register", program=NOTES)
+        client.call("register", program=program)
         for start in range(0, ROWS, BATCH):
             client.call("transact", **transact("note", rows(start, BATCH)))
         client.call("transact", changes=[], wait="visible")
         prober = Prober(port)
-        print(
-            "| meanwhile | rounds | seconds | p50, ms | p99, ms | longest, ms |\n"
-            "| --- | --- | --- | --- | --- | --- |"
-        )
         quiet = [prober.once() for _ in range(3_000)]
         client.call("tune", dictionary_bytes=1)
         swept = []
         while len(swept) % 100 or not figure(port, "dictionary_sweeps_total"):
             swept.append(prober.once())
-        for name, taken in (("nothing", quiet), (f"a sweep through {ROWS:,} texts", swept)):
+        for name, taken in (("nothing", quiet), (f"a sweep through {ROWS:,} texts{held}", swept)):
             p50, p99, longest = (percentile(taken, share) * 1e3 for share in (0.5, 0.99, 1.0))
             print(
                 f"| {name} | {len(taken):,} | {sum(taken):.2f} | {p50:.2f} | {p99:.2f} | {longest:.2f} |",
@@ -101,7 +101,12 @@ def replace() -> None:
 
 def main() -> None:
     """Prints two tables."""
-    sweep()
+    print(
+        "| meanwhile | rounds | seconds | p50, ms | p99, ms | longest, ms |\n"
+        "| --- | --- | --- | --- | --- | --- |"
+    )
+    sweep("", NOTES)
+    sweep(" that a window holds too", WINDOW)
     replace()
 
 

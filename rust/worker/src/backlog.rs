@@ -65,10 +65,11 @@ impl Backlog {
         self.rows() <= limit
     }
 
-    /// Marks the words of all rows (ADR 0008).
-    pub(crate) fn mark(&self) {
-        self.steps.iter().for_each(|step| sweep::mark(step.changes.rows.words()));
-        self.merged.keys().for_each(|row| sweep::mark(row));
+    /// Marks the words of all rows (ADR 0008); how many.
+    pub(crate) fn mark(&self) -> usize {
+        let apart = self.steps.iter().map(|step| step.changes.rows.words());
+        let all = apart.chain(self.merged.keys().map(|row| &**row));
+        all.inspect(|words| sweep::mark(words)).map(<[Word]>::len).sum()
     }
 
     fn rows(&self) -> usize {

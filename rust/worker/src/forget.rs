@@ -12,7 +12,7 @@ use dataflow_protocol::ids::Time;
 use dataflow_protocol::value::Word;
 use serde::{Deserialize, Serialize};
 
-use crate::command::Command;
+use crate::command::{Command, Ticket};
 use crate::member::Member;
 
 /// Words marked in a turn, besides those of batches that are being built.
@@ -94,8 +94,10 @@ enum Stage {
     Marking,
     /// To tell the other processes what this one keeps: the words of some shards, and those at hand.
     Telling(Range<usize>, Vec<Word>),
-    /// To wait until earlier times have finished, and mark the rest.
+    /// To wait until earlier times have finished, and mark the rest of the dataflows.
     Settling,
+    /// To mark what waits for these readers, which are slow.
+    Readers(Vec<Ticket>),
     /// To wait for what is pinned in this process.
     Waiting(sweep::Grace),
     /// To drop what isn't marked, in these shards.
@@ -165,10 +167,21 @@ impl Member {
             }
             Stage::Settling if self.sweeping.settles_at.is_some_and(|time| self.engine.has_settled(time)) => {
                 self.engine.end_marking();
-                self.subscriptions.mark();
-                match last(&self.process.sweeps.settled, threads) {
-                    true => Stage::Waiting(sweep::Grace::begin()),
-                    false => Stage::Idle,
+                Stage::Readers(self.subscriptions.tickets())
+            }
+            Stage::Readers(mut readers) => {
+                let mut words = 0;
+                while words < MARKED_A_TURN
+                    && let Some(reader) = readers.pop()
+                {
+                    words += self.subscriptions.mark(reader);
+                }
+                match readers.is_empty() {
+                    false => Stage::Readers(readers),
+                    true if last(&self.process.sweeps.settled, threads) => {
+                        Stage::Waiting(sweep::Grace::begin())
+                    }
+                    true => Stage::Idle,
                 }
             }
             Stage::Waiting(grace) if grace.is_over() => Stage::Dropping(sweep::shards()),

@@ -16,6 +16,7 @@ use dataflow_protocol::ids::{RelationId, Time};
 use dataflow_protocol::order::Ranking;
 use dataflow_protocol::request::{Filter, Schema, Slow, Subscribe};
 use dataflow_protocol::response::push::{self, Tail};
+use dataflow_protocol::value::Word;
 
 use crate::backlog::Backlog;
 use crate::command::{Part, Ticket};
@@ -363,12 +364,17 @@ impl Subscriptions {
         net.limit_stall(connection);
     }
 
-    /// Marks the words of all rows that wait for their readers (ADR 0008).
-    pub(crate) fn mark(&self) {
-        for subscription in self.all.values() {
-            subscription.backlog.mark();
-            subscription.arrived.slices.iter().for_each(|slice| sweep::mark(slice.rows.words()));
-        }
+    /// All there are.
+    pub(crate) fn tickets(&self) -> Vec<Ticket> {
+        self.all.keys().copied().collect()
+    }
+
+    /// Marks the words of rows that wait for the reader, if it is still there (ADR 0008); how many.
+    pub(crate) fn mark(&self, ticket: Ticket) -> usize {
+        let Some(subscription) = self.all.get(&ticket) else { return 0 };
+        let slices = subscription.arrived.slices.iter().map(|slice| slice.rows.words());
+        let sliced: usize = slices.inspect(|words| sweep::mark(words)).map(<[Word]>::len).sum();
+        sliced + subscription.backlog.mark()
     }
 
     /// Relations of subscriptions that were ended here: the other workers are to be told, once for each.

@@ -30,8 +30,7 @@ impl Engine {
             && relations.all(|&relation| self.finished(relation).is_none_or(|finished| finished >= time))
     }
 
-    /// Marks the rest: what was built last, what operators hold in something else than batches, and what programs have of
-    /// their plans.
+    /// Marks the rest: what was built last, and what programs have of their plans.
     pub fn end_marking(&mut self) {
         registry::finish();
         self.catalog.modules.values().for_each(|module| sweep::mark(&module.constants));

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use dataflow_protocol::dictionary::sweep;
@@ -22,7 +23,7 @@ use crate::budget::Kind;
 use crate::container::exchange::{Route, exchange, rows_per_container};
 use crate::container::{Diff, Updates};
 use crate::meter::{Held, Meter};
-use crate::trace::registry::{self, State};
+use crate::trace::registry::{self, PIECE, State};
 
 /// What a row takes besides its bytes, about.
 const NODE_BYTES: usize = 48;
@@ -41,6 +42,8 @@ struct Ranked {
     /// How `first` has changed since it was last asked.
     changed: BTreeMap<Box<[u8]>, Diff>,
     bytes: usize,
+    /// The last key that [`Self::show`] has shown.
+    seen: Box<[u8]>,
 }
 
 /// Adds to a count, which isn't kept at 0; what that changes in bytes.
@@ -69,6 +72,7 @@ impl Ranked {
             owed: BTreeMap::new(),
             changed: BTreeMap::new(),
             bytes: 0,
+            seen: Box::default(),
         }
     }
 
@@ -122,6 +126,29 @@ impl Ranked {
         count(&mut self.first, key, copies, &mut self.bytes);
         count(&mut self.changed, key, copies, &mut self.bytes);
         self.total += copies;
+    }
+
+    /// Shows some more of the rows after `seen`, wherever they are, in the order of their keys, and so none is missed that
+    /// moves; how many, 0 once there are no more. Some are shown twice.
+    fn show(&mut self, rows: usize, mut each: impl FnMut(&[u8])) -> usize {
+        let unseen = (Bound::Excluded(&*self.seen), Bound::Unbounded);
+        let (mut shown, mut last, mut end) = (0, None, None);
+        for counts in [&self.first, &self.rest, &self.owed, &self.changed] {
+            let (mut own, mut until) = (0, None);
+            for (key, _) in counts.range::<[u8], _>(unseen).take(rows) {
+                each(key);
+                (own, until) = (own + 1, Some(key));
+            }
+            shown += own;
+            last = last.max(until);
+            if own == rows {
+                end = end.into_iter().chain(until).min();
+            }
+        }
+        if let Some(seen) = end.or(last) {
+            self.seen = seen.clone();
+        }
+        shown
     }
 
     /// How the first rows have changed since the last call.
@@ -182,15 +209,18 @@ struct Stage {
 }
 
 impl State for RefCell<Stage> {
-    fn mark(&self) {
-        let stage = self.borrow();
-        let Ranked { first, rest, owed, changed, .. } = &stage.ranked;
-        let mut row = Vec::new();
-        for key in [first, rest, owed, changed].into_iter().flat_map(BTreeMap::keys) {
-            stage.sorter.read(key, &mut row);
-            sweep::mark(&row);
-        }
-        stage.waiting.values().for_each(|updates| sweep::mark(updates.words()));
+    fn begin(&self) {
+        self.borrow_mut().ranked.seen = Box::default();
+    }
+
+    fn mark(&self) -> usize {
+        let Stage { ranked, sorter, row, .. } = &mut *self.borrow_mut();
+        let width = sorter.width().max(1);
+        let rows = ranked.show(PIECE.div_ceil(width), |key| {
+            sorter.read(key, row);
+            sweep::mark(row);
+        });
+        rows * width
     }
 }
 
@@ -235,6 +265,7 @@ impl Stage {
     }
 
     fn apply(&mut self, updates: &Updates<u64>) {
+        registry::moves(updates.words());
         for index in 0..updates.len() {
             self.change(updates.row(index), updates.diff(index));
         }
@@ -285,11 +316,12 @@ fn build<'scope>(
                 if let Some(capability) = time.retain_least(0) {
                     capabilities.insert(capability);
                 }
+                registry::moves(updates.words());
                 stage.accept(updates);
                 updates.clear();
             });
             stage.advance(frontier.frontier().first().copied(), |time, told| {
-                registry::leaves(told.words());
+                registry::moves(told.words());
                 output.session_with_builder(&capabilities.delayed(&time)).give_container(told);
             });
             match stage.least() {
@@ -326,35 +358,64 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn the_first_rows_are_those_of_the_sorted_list_after_every_change(
-            changes in prop::collection::vec((0u8..12, -2i64..4, any::<bool>()), 1..120),
-            limit in 0u64..8,
-        ) {
-            let mut ranked = Ranked::new(limit);
-            let (mut counts, mut told) = (BTreeMap::new(), BTreeMap::new());
-            for (key, diff, ask) in changes {
-                ranked.change(&[key], diff);
-                *counts.entry(key).or_default() += diff;
-                if ask {
-                    for (key, diff) in ranked.take() {
-                        prop_assert!(diff != 0);
-                        *told.entry(key[0]).or_default() += diff;
-                    }
-                    told.retain(|_, count| *count != 0);
-                    prop_assert_eq!(&told, &sorted(&counts, limit as i64));
-                    prop_assert_eq!(ranked.bytes, ranked.held().0 * (1 + NODE_BYTES));
-                }
-            }
-        }
+           #[test]
+           fn the_first_rows_are_those_of_the_sorted_list_after_every_change(
+               changes in prop::collection::vec((0u8..12, -2i64..4, any::<bool>()), 1..120),
+               limit in 0u64..8,
+           ) {
+               let mut ranked = Ranked::new(limit);
+               let (mut counts, mut told) = (BTreeMap::new(), BTreeMap::new());
+               for (key, diff, ask) in changes {
+                   ranked.change(&[key], diff);
+                   *counts.entry(key).or_default() += diff;
+                   if ask {
+                       for (key, diff) in ranked.take() {
+                           prop_assert!(diff != 0);
+                           *told.entry(key[0]).or_default() += diff;
+                       }
+                       told.retain(|_, count| *count != 0);
+                       prop_assert_eq!(&told, &sorted(&counts, limit as i64));
+                       prop_assert_eq!(ranked.bytes, ranked.held().0 * (1 + NODE_BYTES));
+                   }
+               }
+           }
 
-        #[test]
-        fn nothing_is_left_of_what_came_and_went(keys in prop::collection::vec(0u8..20, 0..60), limit in 0u64..8) {
-            let mut ranked = Ranked::new(limit);
-            keys.iter().for_each(|&key| ranked.change(&[key], 1));
-            keys.iter().rev().for_each(|&key| ranked.change(&[key], -1));
-            prop_assert_eq!(ranked.held(), (0, 0));
-            prop_assert!(ranked.take().is_empty());
-        }
-    }
+           #[test]
+           fn what_stays_is_shown_wherever_it_moves_meanwhile(
+               before in prop::collection::vec((0u8..40, -2i64..4), 0..80),
+               meanwhile in prop::collection::vec((0u8..40, -2i64..4), 0..80),
+               (limit, rows) in (0u64..30, 1usize..6),
+           ) {
+               let mut ranked = Ranked::new(limit);
+               before.iter().for_each(|&(key, diff)| ranked.change(&[key], diff));
+               let mut seen = std::collections::BTreeSet::new();
+               let mut meanwhile = meanwhile.into_iter();
+               while ranked.show(rows, |key| {
+    seen.insert(key[0]);
+    }) > 0 {
+                   if let Some((key, diff)) = meanwhile.next() {
+                       // As the operator tells of what comes.
+                       seen.insert(key);
+                       ranked.change(&[key], diff);
+                   }
+               }
+               let Ranked { first, rest, owed, changed, .. } = &ranked;
+               for key in [first, rest, owed, changed].into_iter().flat_map(BTreeMap::keys) {
+                   prop_assert!(seen.contains(&key[0]), "{key:?} of {ranked:?}");
+               }
+               ranked.seen = Box::default();
+               let mut again = 0;
+               while ranked.show(1000, |_| again += 1) > 0 {}
+               prop_assert!(again >= ranked.held().0);
+           }
+
+           #[test]
+           fn nothing_is_left_of_what_came_and_went(keys in prop::collection::vec(0u8..20, 0..60), limit in 0u64..8) {
+               let mut ranked = Ranked::new(limit);
+               keys.iter().for_each(|&key| ranked.change(&[key], 1));
+               keys.iter().rev().for_each(|&key| ranked.change(&[key], -1));
+               prop_assert_eq!(ranked.held(), (0, 0));
+               prop_assert!(ranked.take().is_empty());
+           }
+       }
 }

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use dataflow_protocol::dictionary::sweep;
@@ -23,7 +24,7 @@ use crate::container::exchange::rows_per_container;
 use crate::container::{Diff, Updates};
 use crate::expr::Project;
 use crate::meter::{Held, Meter};
-use crate::trace::registry::{self, State};
+use crate::trace::registry::{self, PIECE, State};
 
 /// What a row takes besides its words, about.
 const NODE_BYTES: usize = 48;
@@ -53,6 +54,15 @@ struct Window {
     going: Waiting,
     bytes: usize,
     looked_at: u64,
+    seen: Seen,
+}
+
+/// How far a window's rows have been seen: those coming up to a key, then those going. Rows move from the former to the latter,
+/// so none is missed that stays.
+#[derive(Debug, Default)]
+struct Seen {
+    coming: bool,
+    up_to: Box<[Word]>,
 }
 
 impl Window {
@@ -80,6 +90,31 @@ impl Window {
         emit(row, diff);
         if until != NEVER {
             wait(&mut self.going, &[until], row, diff, &mut self.bytes);
+        }
+    }
+
+    /// Shows some more of the rows that were there when `seen` was new, and are; how many words, 0 once there are no more.
+    fn show(&mut self, mut each: impl FnMut(&[Word])) -> usize {
+        loop {
+            let waiting = if self.seen.coming { &self.going } else { &self.coming };
+            let (mut words, mut last) = (0, None);
+            let unseen = (Bound::Excluded(&*self.seen.up_to), Bound::Unbounded);
+            for (key, _) in waiting.range::<[Word], _>(unseen) {
+                each(key);
+                words += key.len();
+                last = Some(key);
+                if words >= PIECE {
+                    break;
+                }
+            }
+            match last {
+                Some(last) => self.seen.up_to = last.clone(),
+                None if !self.seen.coming => self.seen = Seen { coming: true, ..Seen::default() },
+                None => return 0,
+            }
+            if words > 0 {
+                return words;
+            }
         }
     }
 
@@ -183,7 +218,7 @@ pub(crate) fn window<'scope>(
                     let done = meter.guard("a window", || {
                         stage.work(settled, known, &mut |time, told| {
                             meter.emitted(told.len());
-                            registry::leaves(told.words());
+                            registry::moves(told.words());
                             output.session_with_builder(&capabilities.delayed(&time)).give_container(told);
                         });
                     });
@@ -216,11 +251,14 @@ struct Stage {
     words: Vec<Word>,
 }
 
+/// Rows that aren't in the window yet are told of when they come into it: until those of a time have, the time isn't over.
 impl State for RefCell<Stage> {
-    fn mark(&self) {
-        let stage = self.borrow();
-        stage.window.coming.keys().chain(stage.window.going.keys()).for_each(|key| sweep::mark(key));
-        stage.rows.values().flatten().for_each(|updates| sweep::mark(updates.words()));
+    fn begin(&self) {
+        self.borrow_mut().window.seen = Seen::default();
+    }
+
+    fn mark(&self) -> usize {
+        self.borrow_mut().window.show(sweep::mark)
     }
 }
 
@@ -263,6 +301,7 @@ impl Stage {
                 self.window.tick(now, &mut emit);
             }
             for updates in self.rows.remove(&time).unwrap_or_default() {
+                registry::moves(updates.words());
                 for index in 0..updates.len() {
                     let row = updates.row(index);
                     self.words.clear();
@@ -319,6 +358,35 @@ mod tests {
                 prop_assert_eq!(window.bytes, words);
             }
         }
+    }
+
+    #[test]
+    fn what_stays_is_shown_piece_by_piece_wherever_it_moves_meanwhile() {
+        let rows = 5 * PIECE as u64;
+        let mut window = Window::default();
+        let mut emit = |_: &[Word], _: Diff| {};
+        window.tick(0, &mut emit);
+        // Half of them are there already; a tick moves some more, and takes others away.
+        for row in 0..rows {
+            window.update(row % 2 * (row + 10), 10 * rows + row, &[row], 1, &mut emit);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        let mut pieces = 0;
+        loop {
+            let words = window.show(|key| {
+                seen.insert(key[key.len() - 1]);
+            });
+            if words == 0 {
+                break;
+            }
+            assert!(words < PIECE + 3, "{words} words at once");
+            pieces += 1;
+            window.tick(pieces * rows / 12, &mut emit);
+        }
+        assert!(pieces > 10 && window.coming.len() < rows as usize / 3, "{pieces}, {}", window.coming.len());
+        assert!((0..rows).all(|row| seen.contains(&row)));
+        window.seen = Seen::default();
+        assert!(window.show(|_| ()) > 0, "and anew");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::rc::{Rc, Weak};
 use dataflow_protocol::dictionary::sweep;
 use dataflow_protocol::value::Word;
 
-/// Words of a batch looked at before the next one is asked for.
-const PIECE: usize = 1 << 10;
+/// Words looked at, about, before it is asked whether to go on.
+pub(crate) const PIECE: usize = 1 << 10;
 
 /// Batches filed before those that are gone are looked for.
 const LEAST_FILED: usize = 1 << 10;
@@ -22,10 +22,14 @@ pub(crate) trait Words {
     fn words(&self) -> [&[Word]; 2];
 }
 
-/// The state of an operator that keeps rows in something else than batches.
+/// The state of an operator that keeps rows in something else than batches. It says what comes into it, and what leaves
+/// it ([`moves`]).
 pub(crate) trait State {
-    /// Marks the words of all of them.
-    fn mark(&self);
+    /// Words are to be marked anew.
+    fn begin(&self);
+    /// Marks the words of some more of the rows that were there then, about [`PIECE`] of them; how many, 0 once there are no
+    /// more.
+    fn mark(&self) -> usize;
 }
 
 #[derive(Default)]
@@ -41,8 +45,10 @@ struct Registry {
 #[derive(Default)]
 struct Marking {
     batches: Vec<Rc<dyn Words>>,
-    /// The one under way, and how many of its words are marked.
+    /// The batch under way, and how many of its words are marked.
     under_way: Option<(Rc<dyn Words>, usize)>,
+    /// Those that there were when marking began: what comes into later ones is marked as it comes.
+    states: Vec<Weak<dyn State>>,
     /// Words of batches built since the last call of [`mark`].
     built: usize,
 }
@@ -81,19 +87,20 @@ pub(crate) fn state(state: &Rc<impl State + 'static>) {
     });
 }
 
-/// Marks rows that leave the state of an operator, if words are being marked: they may be where nobody looks once the state is
-/// looked at.
-pub(crate) fn leaves(words: &[Word]) {
+/// Marks rows that come into the state of an operator, or leave it, if words are being marked: whoever looks through the state
+/// piece by piece may miss them.
+pub(crate) fn moves(words: &[Word]) {
     if REGISTRY.with_borrow(|registry| registry.marking.is_some()) {
         sweep::mark(words);
     }
 }
 
-/// All batches that there are, and that are built from now on, are to be marked.
+/// All batches that there are, and that are built from now on, and the states of operators are to be marked.
 pub(crate) fn begin() {
     REGISTRY.with_borrow_mut(|registry| {
         let batches = registry.batches.iter().filter_map(Weak::upgrade).collect();
-        registry.marking = Some(Marking { batches, ..Marking::default() });
+        registry.states.iter().filter_map(Weak::upgrade).for_each(|state| state.begin());
+        registry.marking = Some(Marking { batches, states: registry.states.clone(), ..Marking::default() });
     });
 }
 
@@ -107,13 +114,12 @@ pub(crate) fn mark(words: usize) -> bool {
     })
 }
 
-/// Marks all that is left, and the states of operators.
+/// Marks all that is left.
 pub(crate) fn finish() {
     REGISTRY.with_borrow_mut(|registry| {
         registry.marking.take().into_iter().for_each(|mut marking| {
             marking.mark(usize::MAX);
         });
-        registry.states.iter().filter_map(Weak::upgrade).for_each(|state| state.mark());
     });
 }
 
@@ -130,15 +136,31 @@ impl Registry {
 impl Marking {
     fn mark(&mut self, mut words: usize) -> bool {
         while words > 0 {
-            let next = || self.batches.pop().map(|batch| (batch, 0));
-            let Some((batch, done)) = self.under_way.take().or_else(next) else { break };
-            let piece = piece(batch.words(), done);
-            sweep::mark(piece);
-            words = words.saturating_sub(piece.len());
-            let done = done + piece.len();
-            self.under_way = (!piece.is_empty()).then_some((batch, done));
+            let marked = self.mark_batch().or_else(|| self.mark_state());
+            let Some(marked) = marked else { return true };
+            words = words.saturating_sub(marked);
         }
-        self.batches.is_empty() && self.under_way.is_none()
+        self.batches.is_empty() && self.under_way.is_none() && self.states.is_empty()
+    }
+
+    /// Marks a piece of a batch, if there is one; how many words.
+    fn mark_batch(&mut self) -> Option<usize> {
+        let next = || self.batches.pop().map(|batch| (batch, 0));
+        let (batch, done) = self.under_way.take().or_else(next)?;
+        let piece = piece(batch.words(), done);
+        sweep::mark(piece);
+        let marked = piece.len();
+        self.under_way = (marked > 0).then_some((batch, done + marked));
+        Some(marked)
+    }
+
+    /// Marks a piece of an operator's state, if there is one; how many words.
+    fn mark_state(&mut self) -> Option<usize> {
+        let marked = self.states.last()?.upgrade().map_or(0, |state| state.mark());
+        if marked == 0 {
+            self.states.pop();
+        }
+        Some(marked)
     }
 }
 
@@ -163,6 +185,22 @@ mod tests {
     impl Words for Batch {
         fn words(&self) -> [&[Word]; 2] {
             [&self.0, &self.1]
+        }
+    }
+
+    /// Marked a word at a time.
+    struct Held(Vec<Word>, RefCell<usize>);
+
+    impl State for Held {
+        fn begin(&self) {
+            self.1.replace(0);
+        }
+
+        fn mark(&self) -> usize {
+            let Some(word) = self.0.get(*self.1.borrow()) else { return 0 };
+            sweep::mark(&[*word]);
+            *self.1.borrow_mut() += 1;
+            1
         }
     }
 
@@ -191,28 +229,41 @@ mod tests {
             built(Rc::clone(batch));
         }
         drop(batch("in a batch that was gone before", 3));
-        let left = announced("what leaves an operator meanwhile");
+        let held = Rc::new(Held(
+            vec![announced("first in an operator"), announced("last there")],
+            RefCell::default(),
+        ));
+        state(&held);
+        let left = announced("what comes into an operator meanwhile or leaves it");
         sweep::begin();
         begin();
-        leaves(&[left]);
+        moves(&[left]);
         drop(dropped);
         assert!(!mark(1), "a piece of the batch at most");
         let later = batch("in a batch that is built meanwhile", 3);
         built(Rc::clone(&later));
         assert!(!mark(1));
+        while *held.1.borrow() == 0 {
+            assert!(!mark(1), "the operator's rows come last");
+        }
         finish();
         assert!(sweep::shards().map(|shard| sweep::drop_unmarked(shard, true)).sum::<usize>() > 0);
         assert!(known("in a batch that stays") && known("in a batch that goes meanwhile"));
-        assert!(known("in a batch that is built meanwhile") && known("what leaves an operator meanwhile"));
+        assert!(
+            known("in a batch that is built meanwhile")
+                && known("what comes into an operator meanwhile or leaves it")
+        );
         assert!(!known("in a batch that was gone before"));
+        assert!(known("first in an operator") && known("last there"));
         // Without a word's batch, nothing is left of it after the next.
         drop((kept, later));
         sweep::begin();
         begin();
-        assert!(mark(1));
+        assert!(mark(3), "only what the operator holds is left");
         finish();
         assert!(sweep::shards().map(|shard| sweep::drop_unmarked(shard, true)).sum::<usize>() > 0);
         assert!(!known("in a batch that stays") && !known("in a batch that is built meanwhile"));
+        assert!(known("first in an operator") && known("last there"), "marked anew");
     }
 
     #[test]
