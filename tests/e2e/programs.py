@@ -491,6 +491,28 @@ PROGRAMS: dict[str, str] = {
         .output one
         .output led
     """,
+    "limits_of_size": """
+        .decl e(x: number, y: number)
+        .input e
+        .decl n(x: number)
+        n(x) :- e(x, _).
+        n(x + y) :- n(x), e(y, _).
+        n(x + 1) :- n(x).
+        .limitsize n(n=12)
+        .decl odd(x: number)
+        .decl even(x: number)
+        even(x) :- e(x, x).
+        odd(y) :- even(x), e(x, y).
+        even(y) :- odd(x), e(x, y).
+        .limitsize odd(n=3)
+        .decl many(x: number)
+        many(x) :- e(x, _).
+        .limitsize many(n=1)
+        .output n
+        .output even
+        .output odd
+        .output many
+    """,
     "choice_in_a_recursion": """
         .decl e(x: number, y: number)
         .input e

@@ -103,10 +103,11 @@ class _Evaluator:
             self._contents[name] = rows
 
     def run(self) -> dict[str, Bag]:
-        if self._program.subsumptions or any(r.choices for r in self._program.relations.values()):
+        if self._program.subsumptions or any(r.choices or r.limit for r in self._program.relations.values()):
             # Rows go away again, so it matters what is evaluated together.
             for stratum in self._program.strata:
-                self._settle(stratum.relations)
+                limits = {name: self._program.relations[name].limit for name in stratum.relations}
+                self._settle(stratum.relations, limits if stratum.recursive else {})
             return self._contents
         levels = self._levels()
         for level in sorted(set(levels.values())):
@@ -132,11 +133,14 @@ class _Evaluator:
                         self._contents[name] = closed
         return self._contents
 
-    def _settle(self, relations: Sequence[str]) -> None:
-        """Evaluate relations that depend on one another, round by round, each from the round before."""
+    def _settle(self, relations: Sequence[str], limits: Mapping[str, int | None]) -> None:
+        """Evaluate relations that depend on one another, round by round, each from the round before.
+
+        It is over when one has as many rows as ``limits`` say.
+        """
         given = {name: Counter(self._contents[name]) for name in relations}
         self._contents.update((name, Counter()) for name in relations)
-        while True:
+        while not any(limit and len(self._contents[name]) >= limit for name, limit in limits.items()):
             derived = {name: Counter(rows) for name, rows in given.items()}
             for rule in self._program.rules:
                 if any(head.relation in derived for head in rule.heads):

@@ -37,7 +37,9 @@ def digest(program: ast.Program, names: Names) -> str:
         )
         lines.add(f".decl {declaration.name}({typed}) {' '.join(words)}")
     for directive in program.directives:
-        if directive.kind != "printsize":
+        if directive.kind == "limitsize":
+            lines.add(f".limitsize {directive.relation} {sorted(directive.parameters)}")
+        elif directive.kind != "printsize":
             lines.add(f".{directive.kind} {directive.relation}")
     lines.update(f".pragma magic-transform {name}" for name in program.demanded)
     return hashlib.sha256("\n".join([_HEADER, *sorted(lines)]).encode()).hexdigest()

@@ -385,6 +385,12 @@ def _apply_directive(directive: ast.Directive, names: Names) -> None:
                 "Only the program that declares a relation can make it an input.",
                 *directive.at,
             )
+        if directive.kind == "limitsize":
+            raise ConflictError(
+                f'.limitsize for "{directive.relation}", a relation of module "{earlier.module}"',
+                "Only the program that declares a relation can limit it.",
+                *directive.at,
+            )
     elif directive.kind == "input":
         if known.choices:
             raise UnsupportedError(
@@ -395,6 +401,25 @@ def _apply_directive(directive: ast.Directive, names: Names) -> None:
         names.relations[directive.relation] = replace(known, input=True)
     elif directive.kind == "output":
         names.relations[directive.relation] = replace(known, output=True)
+    elif directive.kind == "limitsize":
+        if known.equivalence:
+            raise UnsupportedError(
+                f'a limit of size of "{directive.relation}", which is eqrel',
+                "Limit a relation that it is derived from.",
+                *directive.at,
+            )
+        names.relations[directive.relation] = replace(known, limit=_limit(directive))
+
+
+def _limit(directive: ast.Directive) -> int:
+    match directive.parameters:
+        case (("n", digits),) if digits.isdecimal() and 0 < int(digits[:20]) < 1 << 63:
+            return int(digits[:20])
+    raise IncorrectError(
+        f'no number of rows for .limitsize "{directive.relation}"',
+        f'Write ".limitsize {directive.relation}(n=1000)".',
+        *directive.at,
+    )
 
 
 def _check_input(declaration: ast.RelationDeclaration, names: Names) -> None:

@@ -48,7 +48,6 @@ _UNSUPPORTED = {
         "lattices",
         "Keep the least or greatest values with subsumption, or take them with min and max.",
     ),
-    "limitsize": ("limits of size", "Limits belong to the query: they are given where it is registered."),
     "once": ("inclusion of files", "A server reads no files; put the text in, or use `dataflow run`."),
 }
 """Directives that are refused: what they are for, and what to do instead."""
@@ -142,7 +141,7 @@ class _Parser(TermParser):
                 name = self.name("the name of a type")
                 base = word.removesuffix("_type")
                 self._items.types.append(ast.TypeDeclaration(name.text, ((base, name.at),), name.at))
-            case "input" | "output" | "printsize" as kind:
+            case "input" | "output" | "printsize" | "limitsize" as kind:
                 self._relation_directive(kind)
             case "pragma":
                 pragma = self.expect("text", expected="the name of a pragma in quotes")

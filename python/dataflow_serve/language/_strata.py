@@ -40,7 +40,7 @@ def stratify(
 
     Raises:
         IncorrectError: a relation depends on its own negation, or on an aggregate of itself.
-        UnsupportedError: a choice domain in a recursion with what isn't made of rounds as it is.
+        UnsupportedError: a choice domain or a limit in a recursion whose rounds aren't those of its rules.
     """
     subsumptions = list(subsumptions)
     edges: dict[str, list[_Edge]] = {name: [] for name in relations}
@@ -69,34 +69,35 @@ def stratify(
                     if edge.strict is not None:
                         raise _cycle(name, edge, edges, members)
         if recursive:
-            _check_choices(group, relations, edges, subsumptions)
+            _check_rounds(group, relations, edges, subsumptions)
         strata.append(Stratum(tuple(group), recursive))
     return tuple(strata)
 
 
-def _check_choices(
+def _check_rounds(
     group: Sequence[str],
     relations: Mapping[str, Relation],
     edges: Mapping[str, Sequence[_Edge]],
     subsumptions: Sequence[Subsumption],
 ) -> None:
-    """Make sure that what is chosen in a recursion stays, and that its rounds are those of the rules."""
-    chosen = next((name for name in group if relations[name].choices), None)
+    """Make sure that a recursion whose rounds matter has those of its rules, and that what is there stays."""
+    chosen = next((name for name in group if relations[name].choices or relations[name].limit), None)
     if chosen is None:
         return
+    what = f'the {"choice domain" if relations[chosen].choices else "limit of size"} of "{chosen}"'
     for each in subsumptions:
         if each.relation in group:
             raise UnsupportedError(
-                f'subsumption in "{each.relation}", which depends on the choice domain of "{chosen}" and the '
+                f'subsumption in "{each.relation}", which depends on {what} and the '
                 f"other way round, in `{quote(each.clause.text)}`",
-                "Rows that are chosen stay; take them away in a relation that nothing chosen depends on.",
+                "What is there stays; take rows away in a relation that none of these depends on.",
                 *each.clause.at,
             )
     closed = next((name for name in group if relations[name].equivalence), None)
     if closed is not None:
         edge = next(edge for edge in edges[chosen] if edge.source in group and edge.source != chosen)
         raise UnsupportedError(
-            f'a choice domain of "{chosen}", which depends on "{closed}", an eqrel, and the other way round, '
+            f'{what}, which depends on "{closed}", an eqrel, and the other way round, '
             f"in `{quote(edge.text)}`",
             f'Break the cycle: "{closed}" must not depend on "{chosen}".',
             *edge.at,

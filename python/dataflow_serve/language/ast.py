@@ -239,7 +239,10 @@ class RelationDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """``.input``, ``.output`` or ``.printsize`` of one relation; parameters matter to batch runs."""
+    """``.input``, ``.output``, ``.printsize`` or ``.limitsize`` of one relation.
+
+    Parameters matter to batch runs, those of ``.limitsize`` everywhere.
+    """
 
     kind: str
     relation: str

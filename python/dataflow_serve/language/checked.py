@@ -193,6 +193,8 @@ class Relation:
     that is there fall out, and of the others those stay that agree with none before them, in the order of the
     columns from left to right. In a recursion each round derives from all rows that the round before left.
     """
+    limit: int | None = None
+    """How many rows of it end the recursion that it belongs to: no further round begins."""
 
 
 @dataclass(frozen=True, slots=True)

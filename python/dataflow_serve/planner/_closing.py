@@ -21,7 +21,7 @@ from dataflow_serve.planner import _expressions as ex
 from dataflow_serve.planner._bodies import plan_body
 from dataflow_serve.planner._nodes import Nodes
 
-__all__ = ["choose", "close_equivalence", "subsume"]
+__all__ = ["choose", "close_equivalence", "subsume", "until_full"]
 
 
 def close_equivalence(nodes: Nodes, relation: str, parts: Sequence[int], *, transacted: bool) -> int:
@@ -58,6 +58,16 @@ def choose(nodes: Nodes, relation: Relation, source: int) -> int:
     for key in relation.choices[1:]:
         before_all = nodes.join(before_all, _first(nodes, source, key, types), every, every, [], columns)
     return nodes.union([there, before_all])
+
+
+def until_full(nodes: Nodes, limited: Sequence[Relation], source: int) -> int:
+    """The rows of ``source``, as long as none of the relations has as many rows as its limit allows."""
+    for relation in limited:
+        assert relation.limit is not None
+        counted = nodes.reduce(nodes.get(relation.name), [], ("count", None), totals=True)
+        enough = ex.Call("ge", Type.NUMBER, (ex.Col(0), ex.Const(Type.NUMBER, relation.limit)))
+        source = nodes.antijoin(source, nodes.map(counted, [enough], []), [], [])
+    return source
 
 
 def _first(nodes: Nodes, source: int, key: Sequence[int], types: Sequence[Kind]) -> int:

@@ -19,7 +19,7 @@ from dataflow_serve.language import (
     parse,
 )
 from dataflow_serve.planner._bodies import plan_body
-from dataflow_serve.planner._closing import choose, close_equivalence, subsume
+from dataflow_serve.planner._closing import choose, close_equivalence, subsume, until_full
 from dataflow_serve.planner._demand import restrict
 from dataflow_serve.planner._nodes import Nodes
 from dataflow_serve.planner._statistics import Statistics
@@ -95,10 +95,12 @@ def plan_program(program: CheckedProgram, name: str, statistics: Statistics | No
     strata: list[dict[str, Any]] = []
     for stratum in program.strata:
         nodes.enter(frozenset(stratum.relations if stratum.recursive else ()))
+        members = [program.relations[relation] for relation in stratum.relations]
+        limited = [each for each in members if stratum.recursive and each.limit is not None]
         definitions = [
             {"relation": index[relation], "node": node}
             for relation in stratum.relations
-            if (node := _define(nodes, program, relation, rules[relation], subsumptions)) is not None
+            if (node := _define(nodes, program, relation, rules[relation], subsumptions, limited)) is not None
         ]
         if definitions:
             strata.append({"recursive": stratum.recursive, "relations": definitions})
@@ -155,6 +157,7 @@ def _define(
     relation: str,
     rules: list[checked.Rule],
     subsumptions: Mapping[str, Sequence[checked.Subsumption]],
+    limited: Sequence[checked.Relation],
 ) -> int | None:
     """A node whose rows, made distinct, are the relation's; None for an input without facts and rules."""
     declared = program.relations[relation]
@@ -185,8 +188,12 @@ def _define(
     if not parts:
         return None
     source = nodes.union(list(parts))
+    if limited:
+        source = until_full(nodes, limited, source)
     if declared.choices:
         return choose(nodes, declared, source)
+    if limited:
+        return nodes.union([nodes.get(relation), source])
     if relation in subsumptions:
         return subsume(nodes, declared, subsumptions[relation], source)
     return source

@@ -60,8 +60,15 @@ def _candidates(program: CheckedProgram) -> Iterator[str]:
         if isinstance(literal, checked.AtomLiteral)
         and any(head.relation != literal.relation for head in rule.heads)
     }
+    # Magic changes the rounds of a recursion, which decide what is chosen, and where a limit ends it.
+    by_rounds = {
+        name
+        for stratum in program.strata
+        for name in stratum.relations
+        if any(program.relations[each].choices or program.relations[each].limit for each in stratum.relations)
+    }
     for name, relation in program.relations.items():
-        special = relation.input or relation.output or relation.equivalence or relation.choices
+        special = relation.input or relation.output or relation.equivalence or name in by_rounds
         plain = not special and relation.mode == "set" and relation.columns
         known = name in seen or name in subsumed or name in program.facts
         if plain and not known and name in program.demanded and name in derived & read:
