@@ -1,7 +1,7 @@
 """Sweeps of the dictionary: what another client notices of one, and what is left of texts that are gone.
 
-A million rows (``BENCH_SCALE``) hold a text of 34 bytes each. First they stay, and are swept through, once more with
-a window that they are in; then 100,000 rows are replaced ten times over, with sweeps and without.
+A million rows (``BENCH_SCALE``) hold a text of 34 bytes each. First they stay, and are swept through, once
+more with a window that they are in; then 100,000 rows are replaced ten times over, with sweeps and without.
 """
 
 import re
@@ -21,10 +21,13 @@ NOTES = """
 twice(t, n) :- note(_, t), n = count : { note(_, t) }.
 .output twice
 """
-WINDOW = NOTES + """
+WINDOW = (
+    NOTES
+    + """
 .decl young(k: number, text: symbol)
 young(k, t) :- note(k, t), now(n), n < to_instant("2100-01-01T00:00:00Z") + k.
 """
+)
 
 
 def figure(port: int, name: str) -> float:
