@@ -30,7 +30,7 @@ from .wire import Contents, spelled, understood
 from .world import World
 
 DATAFLOW = Path(sysconfig.get_path("scripts")) / "dataflow"
-RECORDS = frozenset({"Pair", "List", "Tree"})
+RECORDS = frozenset({"Pair", "List", "Tree", "Span", "Known"})
 PARSERS: dict[str, Any] = {
     "number": int,
     "unsigned": int,
