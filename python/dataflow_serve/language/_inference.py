@@ -221,7 +221,10 @@ class Inference:
                 wanted += f" or {function.most}"
             hint = f"It takes {wanted}."
             if shown in AGGREGATES:
-                hint += f" Of many rows it is written {shown} x : {{ … }}."
+                hint += (
+                    f" Of many rows it is written {shown} x : {{ … }}; in a recursion a subsumption keeps "
+                    f"it, as in r(x) <= r(y) :- y {'<' if shown == 'min' else '>'} x."
+                )
             raise IncorrectError(
                 f'"{shown}" of {count} term{"" if count == 1 else "s"}{self._where}', hint, *term.at
             )
