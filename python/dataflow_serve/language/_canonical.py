@@ -41,7 +41,7 @@ def digest(program: ast.Program, names: Names) -> str:
             lines.add(f".limitsize {directive.relation} {sorted(directive.parameters)}")
         elif directive.kind != "printsize":
             lines.add(f".{directive.kind} {directive.relation}")
-    lines.update(f".pragma magic-transform {name}" for name in program.demanded)
+    lines.update(f".pragma magic-transform {name}" for name, _ in program.demanded)
     return hashlib.sha256("\n".join([_HEADER, *sorted(lines)]).encode()).hexdigest()
 
 

@@ -42,6 +42,10 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
     rules: list[Rule] = []
     subsumptions: list[Subsumption] = []
     errors = Errors()
+    demanded: set[str] = set()
+    for name, at in program.demanded:
+        with errors.caught():
+            demanded |= _demanded(name, at, whole, names)
     for clause in program.clauses:
         with errors.caught():
             _check_clause(clause, names, facts, rules)
@@ -57,9 +61,7 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
         subsumptions=tuple(subsumptions),
         strata=stratify(names.relations, rules, subsumptions),
         directives=program.directives,
-        demanded=frozenset(
-            names.relations if "*" in program.demanded else names.relations.keys() & set(program.demanded)
-        ),
+        demanded=frozenset(demanded),
         digest=digest(whole, names),
     )
 
@@ -72,6 +74,20 @@ def digest_of(program: ast.Program) -> str:
     """
     program = expand(program)
     return digest(program, declare_types(program, Catalog()))
+
+
+def _demanded(name: str, at: ast.Position, program: ast.Program, names: Names) -> set[str]:
+    """The relations of this program that a name in ``.pragma "magic-transform"`` stands for."""
+    if name == "*":
+        return set(names.relations)
+    known = name in names.catalog or any(each.name == name for each in program.relations)
+    if not known:
+        raise IncorrectError(
+            f'no relation "{name}" for .pragma "magic-transform"',
+            names.nearest(name) or 'Name relations of this program, or all with "*".',
+            *at,
+        )
+    return names.relations.keys() & {name}
 
 
 def _check_clause(

@@ -76,7 +76,7 @@ class _Items:
     components: list[ast.Component] = field(default_factory=list)
     instances: list[ast.Instance] = field(default_factory=list)
     overrides: list[tuple[str, ast.Position]] = field(default_factory=list)
-    demanded: list[str] = field(default_factory=list)
+    demanded: list[tuple[str, ast.Position]] = field(default_factory=list)
 
     def program(self) -> ast.Program:
         return ast.Program(
@@ -147,7 +147,8 @@ class _Parser(TermParser):
                 pragma = self.expect("text", expected="the name of a pragma in quotes")
                 value = self.take("text")
                 if value is not None and unescape(pragma) == "magic-transform":
-                    self._items.demanded += [name.strip() for name in unescape(value).split(",")]
+                    names = unescape(value).split(",")
+                    self._items.demanded += [(name.strip(), value.at) for name in names]
             case "plan":
                 self._plan()
             case "comp":

@@ -313,5 +313,5 @@ class Program:
     subsumptions: tuple[Subsumption, ...] = ()
     components: tuple[Component, ...] = ()
     instances: tuple[Instance, ...] = ()
-    demanded: tuple[str, ...] = ()
+    demanded: tuple[tuple[str, Position], ...] = ()
     """Relations of which no more is wanted than what rules ask for; ``*`` for all."""
