@@ -79,6 +79,7 @@ def test_outputs_may_go_to_standard_output() -> None:
         (".output r(IO=stdin)", UnsupportedError, r"IO=stdin in \.output r"),
         (".output r(append=true)", UnsupportedError, r"the parameter append of \.output r"),
         (".output r(heders=true)", UnsupportedError, r"the parameter heders .*did you mean \"headers\""),
+        (".output r(IO=jsonfile)", UnsupportedError, r"IO=jsonfile .*a batch run knows file and stdout here"),
         (".input r(IO=fiel)", UnsupportedError, r"IO=fiel .*did you mean \"file\""),
         ('.input r(columns="1")', UnsupportedError, r"the parameter columns of \.input r"),
         (".input r(headers=yes)", IncorrectError, r"headers=yes in \.input r is neither true nor false"),

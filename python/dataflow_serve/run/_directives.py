@@ -19,6 +19,8 @@ from dataflow_serve.language.ast import Directive
 __all__ = ["FileFormat", "Input", "Output", "Plan", "PrintSize", "plan_of"]
 
 _KNOWN = frozenset({"IO", "filename", "name", "delimiter", "rfc4180", "headers", "compress"})
+_ELSEWHERE = frozenset({"json", "jsonfile", "sqlite"})
+"""Values of ``IO`` that Soufflé has: no mistakes in writing."""
 STDIN = Path("/dev/stdin")
 """Where the rows of an input with ``IO=stdin`` come from."""
 
@@ -134,7 +136,8 @@ def _parameters(directive: Directive, kinds: set[str]) -> dict[str, str]:
     if (kind := parameters.get("IO", "file")) not in kinds:
         raise UnsupportedError(
             f"IO={kind} in .{directive.kind} {directive.relation}",
-            did_you_mean(kind, kinds) or f"A batch run knows {' and '.join(sorted(kinds))} here.",
+            (None if kind in _ELSEWHERE else did_you_mean(kind, kinds))
+            or f"A batch run knows {' and '.join(sorted(kinds))} here.",
             line,
             column,
         )
