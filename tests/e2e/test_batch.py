@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from dataflow_serve.client import BlockingClient, connect
+from dataflow_serve.errors import IncorrectError
 from dataflow_serve.language import parse
 from dataflow_serve.run._batch import run_on, run_program
 from dataflow_serve.run._directives import plan_of
@@ -106,6 +107,23 @@ def test_a_recursion_that_rows_are_to_end_ends(tmp_path: Path) -> None:
     )
     run("run", str(program), "-F", str(tmp_path), "-D", str(tmp_path))
     assert (tmp_path / "n.csv").read_text() == "0\n1\n2\n3\n4\n5\n"
+
+
+def test_a_file_that_no_result_depends_on_need_not_be_there(tmp_path: Path) -> None:
+    program = tmp_path / "program.dl"
+    (tmp_path / "a.facts").write_text("5\n")
+    text = (
+        ".decl a(x: number)\n.input a\n.decl b(x: number)\n.input b\n"
+        ".decl seen(x: number)\nseen(x) :- b(x).\n"
+        ".decl r(x: number)\nr(x) :- a(x), !q(x).\n.output r\n.decl q(x: number)\n"
+    )
+    program.write_text(text)
+    run("run", str(program), "-F", str(tmp_path), "-D", str(tmp_path))
+    assert (tmp_path / "r.csv").read_text() == "5\n"
+    for reason in ("q(n) :- n = count : { seen(_) }.", "r(x) <= r(y) :- b(x), y > x.", ".printsize seen"):
+        program.write_text(text + reason + "\n")
+        with pytest.raises(IncorrectError, match="cannot load b: there is no file"):
+            run_program(program, facts=tmp_path, output=tmp_path)
 
 
 def test_now_stands_still_in_a_run(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +16,7 @@ from dataflow_serve.protocol import Column, Module
 from dataflow_serve.run._directives import STDIN, Input, Output, Plan, PrintSize, plan_of
 from dataflow_serve.run._output import NewTable, RowCount, print_rows, write_file
 from dataflow_serve.run._source import SourceText, read_source
-from dataflow_serve.run._staging import inputs_of
+from dataflow_serve.run._staging import inputs_of, needed_for
 from dataflow_serve.values import parse_instant
 
 __all__ = ["run_on", "run_program"]
@@ -82,13 +83,18 @@ def _plan(source: SourceText, facts: Path, output: Path | None) -> tuple[Plan, s
     try:
         program = parse(source.text)
         plan = plan_of(expand(program).directives, facts, output)
-        inputs = inputs_of(check(program))
+        checked = check(program)
     except DataflowError as error:
         raise source.located(error) from None
-    for wanted in plan.inputs:
-        if wanted.path != STDIN and not wanted.path.is_file():
-            raise IncorrectError(f"cannot load {wanted.relation}: there is no file {wanted.path}")
-    return plan, inputs
+    missing = [wanted for wanted in plan.inputs if wanted.path != STDIN and not wanted.path.is_file()]
+    if missing and plan.results:
+        # As with Soufflé, what nothing depends on that is asked for needn't be there.
+        needed = needed_for(checked, (result.relation for result in plan.results))
+        plan = replace(plan, inputs=tuple(w for w in plan.inputs if w not in missing or w.relation in needed))
+        missing = [wanted for wanted in missing if wanted.relation in needed]
+    if missing:
+        raise IncorrectError(f"cannot load {missing[0].relation}: there is no file {missing[0].path}")
+    return plan, inputs_of(checked)
 
 
 def run_on(

@@ -1,4 +1,4 @@
-"""Which inputs of a program can be loaded before its rules are there. No I/O.
+"""Which inputs of a program have to be loaded, and which can be before its rules are there. No I/O.
 
 Rules over relations that are still empty would be evaluated for nothing, and again with each batch of rows; a
 recursion that the rows are to bound would not even end. So a run registers inputs first, as a program of
@@ -7,9 +7,39 @@ their own, and the rules when the rows are in.
 
 from __future__ import annotations
 
-from dataflow_serve.language import CheckedProgram, Type
+from collections.abc import Iterable
 
-__all__ = ["inputs_of"]
+from dataflow_serve.language import CheckedProgram, Type
+from dataflow_serve.language.checked import AggregateLiteral, AtomLiteral, Literal
+
+__all__ = ["inputs_of", "needed_for"]
+
+
+def needed_for(program: CheckedProgram, results: Iterable[str]) -> set[str]:
+    """The relations that these depend on, themselves included."""
+    sources: dict[str, set[str]] = {name: set() for name in program.relations}
+    for rule in program.rules:
+        for head in rule.heads:
+            _add_read(rule.body, sources[head.relation])
+    for each in program.subsumptions:
+        _add_read(each.body, sources[each.relation])
+    needed: set[str] = set()
+    pending = list(results)
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending += sources.get(name, ())
+    return needed
+
+
+def _add_read(body: Iterable[Literal], into: set[str]) -> None:
+    for literal in body:
+        if isinstance(literal, AtomLiteral):
+            into.add(literal.relation)
+        elif isinstance(literal, AggregateLiteral):
+            for inner in literal.alternatives:
+                _add_read(inner, into)
 
 
 def inputs_of(program: CheckedProgram) -> str:
