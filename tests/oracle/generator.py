@@ -211,7 +211,11 @@ class _Generator:
         """Whether the relations of a layer may depend on one another; if not, rows of some may give way."""
         if self.rng.random() < 0.8:
             declared = "".join(self.lines[-len(layer) :])
-            return "choice-domain" not in declared or "eqrel" not in declared
+            if "eqrel" not in declared:
+                if self.rng.random() < 0.15:
+                    self.lines.append(f".limitsize {self.rng.choice(layer)}(n={self.rng.randint(1, 6)})")
+                return True
+            return "choice-domain" not in declared
         for name in layer:
             declared = next(line for line in self.lines if line.startswith(f".decl {name}("))
             width = len(self._types[name])
