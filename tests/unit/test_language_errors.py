@@ -162,6 +162,20 @@ def test_no_more_errors_are_looked_for_than_anybody_reads() -> None:
         compile_program(PRELUDE + "one(x) :- q(x).\n" * 500, CATALOG)
 
 
+@pytest.mark.parametrize(
+    "types",
+    [
+        "\n".join(f".type T{n} = [x: T{n + 1}]" for n in range(12)) + "\n.type T12 = [x: number]",
+        "\n".join(f".type T{n} = [x: T{n + 1}, y: T{n + 1}]" for n in range(9)) + "\n.type T9 = [x: number]",
+        f".type T0 = {' | '.join(f'B{n} {{}}' for n in range(24))}",
+    ],
+    ids=["deep", "broad", "branches"],
+)
+def test_records_of_a_large_type_are_not_ordered(types: str) -> None:
+    with pytest.raises(UnsupportedError, match="records without an order"):
+        compile_program(f"{types}\n.decl c(x: number, p: T0) choice-domain x", CATALOG)
+
+
 def test_a_long_chain_of_types_is_not_taken_for_a_circle() -> None:
     chain = "\n".join(f".type T{n} <: T{n + 1}" for n in range(200)) + "\n.type T200 <: number"
     with pytest.raises(UnsupportedError, match="a chain of more than 100 types"):

@@ -154,10 +154,10 @@ def _check_subsumption(subsumption: ast.Subsumption, names: Names) -> Iterator[S
             f'Apply it to a relation that is derived from "{relation}".',
             *subsumption.at,
         )
-    if any(isinstance(column.type, Composite) and column.type.is_recursive for column in columns):
+    if any(isinstance(column.type, Composite) and not column.type.has_order for column in columns):
         raise UnsupportedError(
-            f'subsumption in "{relation}", which has records that may stand in one another{where}',
-            "Such records have no order, by which one of two rows that dominate one another stays.",
+            f'subsumption in "{relation}", which has records without an order{where}',
+            "It says which row stays; a record has one if its type isn't part of itself, nor large.",
             *subsumption.at,
         )
     whole = ast.Conjunction((subsumption.dominated, subsumption.dominating, subsumption.body))

@@ -337,10 +337,12 @@ def _choices(declaration: ast.RelationDeclaration, columns: list[Column]) -> tup
             if len(key) < len(columns):
                 chosen[key] = None
     choices = tuple(key for key in chosen if not any(set(other) < set(key) for other in chosen))
-    if choices and any(isinstance(column.type, Composite) and column.type.is_recursive for column in columns):
+    if choices and any(
+        isinstance(column.type, Composite) and not column.type.has_order for column in columns
+    ):
         raise UnsupportedError(
-            f'a choice domain of "{declaration.name}", which has records that may stand in one another',
-            "Such records have no order, by which one of several rows stays.",
+            f'a choice domain of "{declaration.name}", which has records without an order',
+            "It says which row stays; a record has one if its type isn't part of itself, nor large.",
             *next(q.at for q in declaration.qualifiers if q.name == "choice-domain"),
         )
     return choices

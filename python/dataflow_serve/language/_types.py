@@ -48,21 +48,9 @@ class Composite:
         return self.branches[0] if self.branches and self.branches[0].name is None else None
 
     @property
-    def is_recursive(self) -> bool:
-        """Whether values of it, or of a type in it, hold values of their own type."""
-        done: set[Composite] = set()
-
-        def visit(kind: Composite, around: frozenset[Composite]) -> bool:
-            if kind in around:
-                return True
-            if kind in done:
-                return False
-            inner = [field.type for branch in kind.branches for field in branch.fields]
-            found = any(visit(each, around | {kind}) for each in inner if isinstance(each, Composite))
-            done.add(kind)
-            return found
-
-        return visit(self, frozenset())
+    def has_order(self) -> bool:
+        """Whether choices and subsumption can order its values: it isn't part of itself, nor large."""
+        return _conditions(self, MAX_ORDERED_DEPTH, MAX_ORDERED) <= MAX_ORDERED
 
     def __eq__(self, other: object) -> bool:
         """Whether both are defined alike."""
@@ -79,6 +67,28 @@ class Composite:
     def __repr__(self) -> str:
         """Its name, and the definition it stands for."""
         return f"Composite({self.name}{self.id})"
+
+
+MAX_ORDERED_DEPTH = 12
+"""How deep records with an order may stand in one another."""
+MAX_ORDERED = 256
+"""Conditions that it may take to say which of two records comes first."""
+
+
+def _conditions(kind: Kind, depth: int, most: int) -> int:
+    """How many conditions an order of values needs; some number above ``most`` if it needs more."""
+    if isinstance(kind, Type):
+        return 1
+    if depth == 0:
+        return most + 1
+    count = len(kind.branches)
+    found = 1 + count * (count - 1) // 2
+    for branch in kind.branches:
+        for field in branch.fields:
+            if found > most:
+                return found
+            found += _conditions(field.type, depth - 1, most - found)
+    return found
 
 
 Kind = Type | Composite
