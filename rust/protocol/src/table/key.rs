@@ -67,6 +67,11 @@ impl<'k> Reader<'k> {
         Reader { rest: key }
     }
 
+    /// Bytes that haven't been read.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     #[inline]
     pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.rest.split_first_chunk::<N>()?;

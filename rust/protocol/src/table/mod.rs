@@ -48,7 +48,7 @@ pub struct Form {
     pub quoted: bool,
 }
 
-/// Where a row is.
+/// Where a row is, for putting rows in order.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     /// The first bytes of its key, which decide most comparisons.
@@ -65,12 +65,24 @@ pub struct Table {
     columns: Vec<Column>,
     /// The key of each row, and behind it how often the row is there.
     keys: Vec<u8>,
+    /// Of all rows, or none as long as they come in order.
     places: Vec<Place>,
+    order: Order,
     /// Rows, copies counted.
     rows: u64,
-    ordered: bool,
     /// The next row to hand out, and how many copies of it have been.
     next: (usize, u64),
+}
+
+/// How rows came, and what was made of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// In order, as a single worker gives them whose words are in the order of values; here the key of the last begins.
+    Came(usize),
+    /// Otherwise.
+    Mixed,
+    /// Put in order since.
+    Sorted,
 }
 
 impl Table {
@@ -82,7 +94,8 @@ impl Table {
     /// [`TableError::Columns`] and [`TableError::UnknownType`].
     pub fn new(columns: &str) -> Result<Self, TableError> {
         let columns = described::columns(columns)?;
-        Ok(Table { columns, keys: Vec::new(), places: Vec::new(), rows: 0, ordered: true, next: (0, 0) })
+        let (keys, places) = (Vec::new(), Vec::new());
+        Ok(Table { columns, keys, places, order: Order::Came(0), rows: 0, next: (0, 0) })
     }
 
     /// Adds rows: the `changes` of a message, in MessagePack. A row that isn't there, or less than that, is left out.
@@ -91,17 +104,16 @@ impl Table {
     ///
     /// [`TableError::Changes`], with nothing added.
     pub fn add(&mut self, changes: &[u8]) -> Result<(), TableError> {
-        let before = (self.keys.len(), self.places.len(), self.rows);
+        let before = (self.keys.len(), self.places.len(), self.rows, self.order);
         let mut context = Context::new(Encoding::MessagePack, &NoSchemas);
         let seed = changes::Changes { table: self, context: &mut context };
         let read = parse(changes, Encoding::MessagePack, seed);
         if let Err(failure) = read {
             self.keys.truncate(before.0);
             self.places.truncate(before.1);
-            self.rows = before.2;
+            (self.rows, self.order) = (before.2, before.3);
             return Err(TableError::Changes(failure.what));
         }
-        self.ordered = false;
         self.next = (0, 0);
         Ok(())
     }
@@ -124,24 +136,34 @@ impl Table {
         self.put_in_order();
         let mut piece = String::with_capacity(PIECE_BYTES + PIECE_BYTES / 16);
         let lines = text::Lines::new(&self.columns, form);
-        while let Some(place) = self.places.get(self.next.0)
-            && piece.len() < PIECE_BYTES
+        while piece.len() < PIECE_BYTES
+            && let Some(start) = self.next_start()
         {
-            let start = piece.len();
-            let mut rest = key::Reader::new(self.keys.get(place.start..).unwrap_or_default());
+            let line = piece.len();
+            let mut rest = key::Reader::new(self.keys.get(start..).unwrap_or_default());
             lines.row(&mut rest, &mut piece);
             let copies = rest.integer().map_or(0, |(_, copies)| copies);
+            let end = (self.keys.len() - rest.left()).max(start + 1);
             self.next.1 += 1;
-            let line = start..piece.len();
+            let line = line..piece.len();
             while self.next.1 < copies && piece.len() < PIECE_BYTES {
                 piece.extend_from_within(line.clone());
                 self.next.1 += 1;
             }
             if self.next.1 >= copies {
-                self.next = (self.next.0 + 1, 0);
+                let next = if matches!(self.order, Order::Came(_)) { end } else { self.next.0 + 1 };
+                self.next = (next, 0);
             }
         }
         piece
+    }
+
+    /// Where the key of the next row to hand out begins.
+    fn next_start(&self) -> Option<usize> {
+        match self.order {
+            Order::Came(_) => (self.next.0 < self.keys.len()).then_some(self.next.0),
+            _ => self.places.get(self.next.0).map(|place| place.start),
+        }
     }
 
     /// Completes the row whose key begins at `start` and is the last.
@@ -151,23 +173,60 @@ impl Table {
             self.keys.truncate(start);
             return;
         };
-        let mut prefix = [0; PREFIX];
-        let key = self.keys.get(start..).unwrap_or_default();
-        let length = key.len().min(PREFIX);
-        prefix[..length].copy_from_slice(&key[..length]);
-        self.places.push(Place { prefix, start });
+        if let Order::Came(last) = self.order {
+            if self.keys.get(last..start) <= self.keys.get(start..) {
+                self.order = Order::Came(start);
+            } else {
+                self.find_places(start);
+            }
+        }
+        if !matches!(self.order, Order::Came(_)) {
+            self.order = Order::Mixed;
+            self.places.push(Place::new(&self.keys, start));
+        }
         self.rows = self.rows.saturating_add(copies);
         key::integer(false, copies, &mut self.keys);
+    }
+
+    /// Notes where the rows are that end before `end`.
+    #[cold]
+    fn find_places(&mut self, end: usize) {
+        self.order = Order::Mixed;
+        let form = Form { delimiter: String::new(), quoted: false };
+        let (lines, mut line) = (text::Lines::new(&self.columns, &form), String::new());
+        let mut start = 0;
+        while start < end {
+            self.places.push(Place::new(&self.keys, start));
+            // A key ends where it has been read.
+            let mut rest = key::Reader::new(self.keys.get(start..end).unwrap_or_default());
+            line.clear();
+            lines.row(&mut rest, &mut line);
+            if rest.integer().is_none() {
+                return;
+            }
+            start = end - rest.left();
+        }
     }
 
     /// A trace gives its rows in order of their words, so that often little is left to do: the sort that keeps equal
     /// ones as they are is the one that makes use of it.
     fn put_in_order(&mut self) {
-        if !self.ordered {
+        if self.order == Order::Mixed {
             let keys = &self.keys;
             self.places.sort_by(|a, b| compare(keys, a, b));
-            self.ordered = true;
+            self.order = Order::Sorted;
         }
+    }
+}
+
+impl Place {
+    /// Of the key that begins at `start`, and that nothing follows yet, or what does counts for nothing.
+    fn new(keys: &[u8], start: usize) -> Place {
+        let mut prefix = [0; PREFIX];
+        let key = keys.get(start..).unwrap_or_default();
+        let length = key.len().min(PREFIX);
+        prefix[..length].copy_from_slice(&key[..length]);
+        Place { prefix, start }
     }
 }
 

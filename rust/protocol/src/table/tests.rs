@@ -267,6 +267,30 @@ fn copies_are_lines_and_what_is_not_there_is_none() {
 }
 
 #[test]
+fn rows_that_come_in_order_need_no_places_and_others_get_them() {
+    let row = |number: i64, text: &'static str, copies: i64| (vec![Int(number), Text(text)], copies);
+    let mut table = table(&["number", "symbol"]);
+    table.add(&changes(&[row(-5, "b", 1), row(3, "a", 2)])).unwrap();
+    table.add(&changes(&[row(3, "ab", 1)])).unwrap();
+    let form = form("\t", false);
+    let in_order = "-5\tb\n3\ta\n3\ta\n3\tab\n";
+    assert_eq!((table.places.len(), written(&mut table, &form).as_str()), (0, in_order));
+    // What is refused leaves it so, whatever rows were before the bad one.
+    let refused = [row(0, "c", 1), (vec![Int(1)], 1)];
+    assert!(table.add(&changes(&refused)).is_err());
+    table.next = (0, 0);
+    assert_eq!((table.places.len(), written(&mut table, &form).as_str()), (0, in_order));
+    for (late, lines) in [
+        (row(0, "c", 1), "-5\tb\n0\tc\n3\ta\n3\ta\n3\tab\n"),
+        (row(-9, "", 1), "-9\t\n-5\tb\n0\tc\n3\ta\n3\ta\n3\tab\n"),
+    ] {
+        table.add(&changes(&[late])).unwrap();
+        assert_eq!(written(&mut table, &form), lines);
+    }
+    assert_eq!(table.places.len(), 5);
+}
+
+#[test]
 fn lines_come_in_pieces_of_a_bounded_size() {
     let mut table = table(&["number"]);
     let copies = PIECE_BYTES as i64;
