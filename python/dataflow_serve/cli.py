@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 
 import click
 
-from dataflow_serve.client import BlockingClient, _terminal, client_context, connect
+# What draws tables is imported by commands that do: it takes a tenth of the time of a small batch run.
+from dataflow_serve.client import BlockingClient, client_context, connect
+from dataflow_serve.client._layouts import PLAN_LAYOUTS, ROW_LAYOUTS
 from dataflow_serve.client._trio import DEFAULT_URL
 from dataflow_serve.errors import ConnectionClosed, DataflowError, UnavailableError
 from dataflow_serve.run import run_program
@@ -177,9 +179,7 @@ def load(
 
 @cli.command()
 @click.argument("relation")
-@click.option(
-    "--format", "layout", type=click.Choice(list(_terminal.FORMATS)), default="table", show_default=True
-)
+@click.option("--format", "layout", type=click.Choice(ROW_LAYOUTS), default="table", show_default=True)
 @_order
 @click.option(
     "--limit", type=click.IntRange(min=0), help="At most so many rows; with --order the first ones."
@@ -195,6 +195,8 @@ def read(
     server: Server,
 ) -> None:
     """Print the rows of a relation."""
+    from dataflow_serve.client import _terminal
+
     with server() as db:
         where = _terminal.restriction(db, relation, conditions)
         rows = db[relation].contents(where, order=order, limit=limit)
@@ -217,6 +219,8 @@ def watch(
     server: Server,
 ) -> None:
     """Follow a relation until Ctrl-C."""
+    from dataflow_serve.client import _terminal
+
     if order and limit is None:
         raise click.UsageError("--order needs --limit: how many of the first rows to follow.")
     with server() as db:
@@ -232,6 +236,8 @@ def watch(
 @_server_options
 def status(server: Server) -> None:
     """Say how the server is."""
+    from dataflow_serve.client import _terminal
+
     with server() as db:
         _terminal.print_status(db.status(), sys.stdout)
 
@@ -242,7 +248,7 @@ def status(server: Server) -> None:
 @click.option(
     "--format",
     "layout",
-    type=click.Choice(list(_terminal.PLAN_FORMATS)),
+    type=click.Choice(PLAN_LAYOUTS),
     default="text",
     show_default=True,
     help="How it is printed.",
@@ -250,6 +256,8 @@ def status(server: Server) -> None:
 @_server_options
 def explain(relation: str, analyze: bool, layout: str, server: Server) -> None:
     """Print the plan of a relation."""
+    from dataflow_serve.client import _terminal
+
     with server() as db:
         _terminal.print_plan(relation, db.explain(relation, analyze=analyze), sys.stdout, layout)
 

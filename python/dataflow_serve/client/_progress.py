@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from dataflow_serve.client._load import LoadProgress
 
 __all__ = ["showing_progress"]
@@ -22,6 +19,10 @@ def showing_progress(title: str, *, shown: bool) -> Iterator[Callable[[LoadProgr
     if not shown:
         yield lambda progress: None
         return
+    # It takes a tenth of the time in which a program is run that loads little.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     parts = (
         TextColumn("{task.description}"),
         BarColumn(),

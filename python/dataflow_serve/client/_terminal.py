@@ -19,6 +19,7 @@ from rich.tree import Tree
 
 from dataflow_serve.client._blocking import BlockingClient
 from dataflow_serve.client._blocking_subscription import BlockingSubscription
+from dataflow_serve.client._layouts import ROW_LAYOUTS
 from dataflow_serve.client._order import ordered
 from dataflow_serve.client._plans import plan_notes, plan_svg
 from dataflow_serve.client._tables import in_order
@@ -29,8 +30,6 @@ from dataflow_serve.protocol import Column, Row, Rows, Value
 from dataflow_serve.values import value_text
 
 __all__ = [
-    "FORMATS",
-    "PLAN_FORMATS",
     "print_plan",
     "print_rows",
     "print_status",
@@ -68,9 +67,9 @@ def restriction(db: BlockingClient, relation: str, conditions: Sequence[str]) ->
 
 
 def print_rows(rows: Rows, layout: str, target: TextIO, *, in_their_order: bool = False) -> None:
-    """Print rows in one of `FORMATS`: sorted, or as they come."""
+    """Print rows in one of `ROW_LAYOUTS`: sorted, or as they come."""
     shown = list(rows) if in_their_order else in_order(rows.columns, rows)
-    FORMATS[layout](rows.columns, shown, rows.time, target)
+    _PRINTERS[layout](rows.columns, shown, rows.time, target)
 
 
 def _as_table(columns: Sequence[Column], rows: Sequence[Row], time: int, target: TextIO) -> None:
@@ -95,13 +94,9 @@ def _as_json(columns: Sequence[Column], rows: Sequence[Row], time: int, target: 
     target.write(msgspec.json.encode({"time": time, "rows": objects}).decode() + "\n")
 
 
-FORMATS: Mapping[str, Callable[[Sequence[Column], Sequence[Row], int, TextIO], None]] = {
-    "table": _as_table,
-    "csv": _as_csv,
-    "tsv": _as_tsv,
-    "json": _as_json,
-}
-"""How rows can be printed."""
+_PRINTERS: Mapping[str, Callable[[Sequence[Column], Sequence[Row], int, TextIO], None]] = dict(
+    zip(ROW_LAYOUTS, (_as_table, _as_csv, _as_tsv, _as_json), strict=True)
+)
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row], caption: str) -> Table:
@@ -168,9 +163,6 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 # --- plans and status ---------------------------------------------------------------------------------------
-
-
-PLAN_FORMATS = ("text", "json", "svg")
 
 
 def print_plan(relation: str, plan: Any, target: TextIO, layout: str = "text") -> None:
