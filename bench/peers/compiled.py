@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from processes import Taken, batch_run, execute, has_batch_runs, median
+from processes import Taken, as_installed, batch_run, execute, has_batch_runs, median
 from run import Bench, build
 
 WORK = ("closure", "triangles", "same-generation")
@@ -50,12 +50,16 @@ def batch(bench: Bench, binaries: dict[str, Path], work: str, workers: int, repe
     facts, plan = bench.facts(work), bench.engines(work)["ours"]
     runs: dict[str, list[Taken]] = {}
     sizes: set[int] = set()
+    installed = as_installed(facts)
+    if has_batch_runs():
+        execute(batch_run(work, facts, workers), installed)
+        next(facts.glob("*.csv")).unlink()
     for _ in range(repeats):
         run = bench.run(plan, work, workers, batches=0)
         runs.setdefault("ours", []).append(Taken(float("nan"), run["peak_mb"], str(run["load_s"])))
         sizes.add(run["rows"])
         for name, command in commands(binaries, work, workers, facts).items():
-            runs.setdefault(name, []).append(execute(command))
+            runs.setdefault(name, []).append(execute(command, installed))
             (result,) = facts.glob("*.csv")
             sizes.add(result.read_bytes().count(b"\n"))
             result.unlink()

@@ -68,6 +68,11 @@ def batch_run(work: str, facts: Path, workers: int) -> list[str]:
     return [*command, "-F", str(facts), "-D", str(facts), "-w", str(workers)]
 
 
+def as_installed(facts: Path) -> dict[str, str]:
+    """An environment in which Python keeps what it has compiled, as where the package is installed."""
+    return {"PYTHONPYCACHEPREFIX": str(facts / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+
+
 def has_batch_runs() -> bool:
     """Whether this package's extension is built."""
     return importlib.util.find_spec("dataflow_serve._core") is not None
