@@ -40,6 +40,27 @@ def test_a_program_registered_late_sees_what_is_there(world: World, rng: random.
         world.compare()
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_frozen_program_stays_as_it_is(world: World, rng: random.Random, name: str) -> None:
+    inputs, rules = split(PROGRAMS[name])
+    if not rules or ".input" in rules or re.search(r"\bnow\b", rules):
+        pytest.skip("it can't be frozen")
+    world.register(inputs, "inputs")
+    for _ in range(3):
+        world.transact_random(rng, 12)
+    world.register(f'{rules}\n.pragma "frozen"', "rules")
+    world.subscribe_all()
+    world.compare()
+    expected = {relation: world.model.contents(relation) for relation in world.relations["rules"]}
+    for _ in range(3):
+        world.transact_random(rng, 12)
+    for subscription in world.subscriptions:
+        if subscription.relation in expected:
+            assert subscription.until(world.time) == expected[subscription.relation]
+    for relation, contents in expected.items():
+        assert world.next_client().read(relation) == contents
+
+
 @pytest.mark.parametrize("name", ["join", "negation", "linear_recursion", "aggregates_of_nothing", "upsert"])
 def test_emptied_relations_end_with_nothing(world: World, rng: random.Random, name: str) -> None:
     world.register(PROGRAMS[name], name)

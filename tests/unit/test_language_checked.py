@@ -274,6 +274,7 @@ def test_programs_that_say_the_same_have_one_digest(same: str) -> None:
         (".decl e(x: number)", ".decl e(y: number)"),
         (".decl e(x: number)", ".decl e(x: number) raw"),
         (".decl e(x: number)", ".decl e(x: number) upsert(x)"),
+        (".input e", '.input e .pragma "frozen"'),
     ],
 )
 def test_programs_that_say_something_else_have_another_digest(old: str, new: str) -> None:

@@ -183,3 +183,16 @@ def test_a_long_chain_of_types_is_not_taken_for_a_circle() -> None:
     circle = chain.replace("<: number", "<: T190").split("\n")[150:]
     with pytest.raises(IncorrectError, match=r'"T190" is its own base: T190 -> .* -> T200 -> T190 '):
         compile_program("\n".join(circle), CATALOG)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('.pragma "frozen"\n.decl two(x: number) .input two', '2:7 input "two" of a frozen program'),
+        ('.decl two(t: instant) two(t) :- now(t).\n.pragma "frozen"', '2:1 "now" in a frozen program'),
+    ],
+)
+def test_what_is_frozen_can_have_nothing_that_changes(text: str, error: str) -> None:
+    with pytest.raises(DataflowError) as caught:
+        check(parse(text))
+    assert f"{caught.value.line}:{caught.value.column} {caught.value.message}" == error

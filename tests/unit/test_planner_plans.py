@@ -425,6 +425,7 @@ def test_the_document_of_a_whole_program() -> None:
         ],
         "rules": [{"text": "both(x, false) :- bag(x), !closed(x), x < 2.", "line": 10, "column": 5}],
         "causes": [[], [0], [0], [0], [0], [0], [], []],
+        "frozen": False,
     }
 
 
@@ -678,3 +679,10 @@ def test_a_core_is_there_for_cyclic_bodies_alone(rng: Random) -> None:
         assert not core or is_cyclic([atoms[place] for place in core])
         cyclic += bool(core)
     assert 0 < cyclic < 500
+
+
+def test_a_frozen_program_says_so_in_its_plan() -> None:
+    catalog = Catalog([CatalogRelation(3, "edge", (Column("x", Type.NUMBER),), True, "set", "edges")])
+    program = ".decl out(x: number) out(x) :- edge(x)."
+    for text, frozen in ((program, False), (f'{program} .pragma "frozen"', True)):
+        assert compile_program(text, catalog).plan["frozen"] is frozen

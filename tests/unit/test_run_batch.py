@@ -18,7 +18,7 @@ from dataflow_serve.run._batch import run_on
 from dataflow_serve.run._directives import FileFormat, Input, Output, Plan, PrintSize, plan_of
 from dataflow_serve.run._output import RowCount, print_rows, write_file
 from dataflow_serve.run._source import SourceText, read_source
-from dataflow_serve.run._staging import inputs_of
+from dataflow_serve.run._staging import Staging, stage
 
 EDGE = (Column("x", "symbol"), Column("y", "symbol"))
 PROGRAM = """
@@ -197,11 +197,12 @@ def test_a_run_loads_computes_and_writes(tmp_path: Path) -> None:
 def test_inputs_come_before_the_rules(tmp_path: Path) -> None:
     (tmp_path / "edge.facts").write_text("a\tb\n")
     db = Recorder(MODULE, {"path": [("a", "b")]})
-    inputs = inputs_of(check(parse(PROGRAM)))
-    assert inputs == ".decl edge(x: symbol, y: symbol)\n.input edge"
+    staging = stage(check(parse(PROGRAM)))
+    assert staging == Staging(".decl edge(x: symbol, y: symbol)\n.input edge", whole=True)
     chosen = plan_of(parse(PROGRAM).directives, tmp_path, tmp_path)
-    run_on(db, SourceText(PROGRAM, ()), chosen, Lines, inputs=inputs, stdout=io.StringIO())
-    assert db.asked == [f"register {inputs}", "load edge", f"register {PROGRAM}"]
+    run_on(db, SourceText(PROGRAM, ()), chosen, Lines, staging=staging, stdout=io.StringIO())
+    frozen = f'{PROGRAM}\n.pragma "frozen"'
+    assert db.asked == [f"register {staging.inputs}", "load edge", f"register {frozen}"]
 
 
 def test_only_inputs_that_are_nothing_more_come_first() -> None:
@@ -217,13 +218,27 @@ def test_only_inputs_that_are_nothing_more_come_first() -> None:
         .input a, b, c, d, e
         d(1). e(x) :- d(x).
     """
-    assert inputs_of(check(parse(program))).split("\n") == [
+    staging = stage(check(parse(program)))
+    assert staging.inputs.split("\n") == [
         ".decl a(k: number, v: symbol) upsert(k)",
         ".input a",
         ".decl b(x: number) raw",
         ".input b",
     ]
-    assert inputs_of(check(parse(".decl d(x: number) d(1)."))) == ""
+    assert not staging.whole
+    assert stage(check(parse(".decl d(x: number) d(1)."))) == Staging(whole=True)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ".decl a(x: number, y: number) eqrel .input a",
+        ".decl a(x: number) .input a a(1).",
+        ".decl a(t: instant) a(t) :- now(t).",
+    ],
+)
+def test_rules_are_frozen_only_if_all_is_there_before_them(program: str) -> None:
+    assert not stage(check(parse(program))).whole
 
 
 def test_standard_output_says_whose_rows_follow(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def digest(program: ast.Program, names: Names) -> str:
         elif directive.kind != "printsize":
             lines.add(f".{directive.kind} {directive.relation}")
     lines.update(f".pragma magic-transform {name}" for name, _ in program.demanded)
+    if program.frozen is not None:
+        lines.add(".pragma frozen")
     return hashlib.sha256("\n".join([_HEADER, *sorted(lines)]).encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
 from dataflow_serve.language._canonical import digest
-from dataflow_serve.language._catalog import Catalog
+from dataflow_serve.language._catalog import CLOCK, Catalog
 from dataflow_serve.language._components import expand
 from dataflow_serve.language._cursor import Where
 from dataflow_serve.language._declarations import Names, declare, declare_types
@@ -53,6 +53,8 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
         with errors.caught():
             subsumptions.extend(_check_subsumption(subsumption, names))
     errors.check()
+    if program.frozen is not None:
+        _check_frozen(program, names, program.frozen)
     return CheckedProgram(
         relations=names.relations,
         imports=names.imports,
@@ -62,8 +64,23 @@ def check(program: ast.Program, catalog: Catalog | None = None) -> CheckedProgra
         strata=stratify(names.relations, rules, subsumptions),
         directives=program.directives,
         demanded=frozenset(demanded),
+        frozen=program.frozen is not None,
         digest=digest(whole, names),
     )
+
+
+def _check_frozen(program: ast.Program, names: Names, at: ast.Position) -> None:
+    """A program that is worked out once can have nothing in it that would change afterwards."""
+    for declaration in program.relations:
+        declared = names.relations.get(declaration.name)
+        if declared is not None and declared.input:
+            raise IncorrectError(
+                f'input "{declaration.name}" of a frozen program',
+                "Nothing would come of its rows; register it before, as a program of its own.",
+                *declaration.at,
+            )
+    if CLOCK in names.imports.values():
+        raise UnsupportedError('"now" in a frozen program', "Give the time as a row.", *at)
 
 
 def digest_of(program: ast.Program) -> str:

@@ -56,6 +56,7 @@ def expand(program: ast.Program) -> ast.Program:
         (*program.clauses, *found.clauses),
         (*program.subsumptions, *found.subsumptions),
         demanded=program.demanded,
+        frozen=program.frozen,
     )
 
 

@@ -77,6 +77,7 @@ class _Items:
     instances: list[ast.Instance] = field(default_factory=list)
     overrides: list[tuple[str, ast.Position]] = field(default_factory=list)
     demanded: list[tuple[str, ast.Position]] = field(default_factory=list)
+    frozen: ast.Position | None = None
 
     def program(self) -> ast.Program:
         return ast.Program(
@@ -88,6 +89,7 @@ class _Items:
             tuple(self.components),
             tuple(self.instances),
             tuple(self.demanded),
+            self.frozen,
         )
 
 
@@ -144,11 +146,13 @@ class _Parser(TermParser):
             case "input" | "output" | "printsize" | "limitsize" as kind:
                 self._relation_directive(kind)
             case "pragma":
-                pragma = self.expect("text", expected="the name of a pragma in quotes")
+                pragma = unescape(self.expect("text", expected="the name of a pragma in quotes"))
                 value = self.take("text")
-                if value is not None and unescape(pragma) == "magic-transform":
+                if value is not None and pragma == "magic-transform":
                     names = unescape(value).split(",")
                     self._items.demanded += [(name.strip(), value.at) for name in names]
+                if value is None and pragma == "frozen":
+                    self._items.frozen = token.at
             case "plan":
                 self._plan()
             case "comp":

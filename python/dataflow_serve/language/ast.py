@@ -315,3 +315,5 @@ class Program:
     instances: tuple[Instance, ...] = ()
     demanded: tuple[tuple[str, Position], ...] = ()
     """Relations of which no more is wanted than what rules ask for; ``*`` for all."""
+    frozen: Position | None = field(default=None, compare=False)
+    """Where it says that all is worked out once, from what there is when it is registered."""

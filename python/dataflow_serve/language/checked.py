@@ -222,6 +222,8 @@ class CheckedProgram:
     directives: tuple[ast.Directive, ...]
     demanded: frozenset[str]
     """Relations declared here of which no more is wanted than what rules ask for."""
+    frozen: bool
+    """Whether all is worked out once, from what the imports hold when it is registered."""
     digest: str
     """Equal for programs that are equal but for layout, comments and the order of clauses."""
 

@@ -123,6 +123,7 @@ def plan_program(program: CheckedProgram, name: str, statistics: Statistics | No
         "strata": strata,
         "rules": nodes.rules,
         "causes": causes,
+        "frozen": program.frozen,
     }
 
 

@@ -16,7 +16,7 @@ from dataflow_serve.protocol import Column, Module
 from dataflow_serve.run._directives import STDIN, Input, Output, Plan, PrintSize, plan_of
 from dataflow_serve.run._output import NewTable, RowCount, print_rows, write_file
 from dataflow_serve.run._source import SourceText, read_source
-from dataflow_serve.run._staging import inputs_of, needed_for
+from dataflow_serve.run._staging import Staging, needed_for, stage
 from dataflow_serve.values import parse_instant
 
 __all__ = ["run_on", "run_program"]
@@ -57,14 +57,14 @@ def run_program(
     # A run needs nothing of a server until here; its errors should come before workers start.
     moment = _moment(now)
     source = read_source(program, include, macros)
-    plan, inputs = _plan(source, facts, output)
+    plan, staging = _plan(source, facts, output)
     from dataflow_serve.server import new_table, serve
 
     with serve(workers=workers) as db:
         # Nobody else waits here, and whoever runs the program can stop it. What it holds stays limited.
         db.tune(now_tick_ms=0, query_iterations=0, query_lag_millis=0)
         db.advance(moment)
-        run_on(db, source, plan, new_table, inputs=inputs, progress=progress)
+        run_on(db, source, plan, new_table, staging=staging, progress=progress)
 
 
 def _moment(now: str | datetime.datetime | None) -> datetime.datetime:
@@ -78,12 +78,13 @@ def _moment(now: str | datetime.datetime | None) -> datetime.datetime:
         ) from None
 
 
-def _plan(source: SourceText, facts: Path, output: Path | None) -> tuple[Plan, str]:
-    """What the run reads and writes, and the program of the inputs that come before the rules."""
+def _plan(source: SourceText, facts: Path, output: Path | None) -> tuple[Plan, Staging]:
+    """What the run reads and writes, and what comes before the rules."""
     try:
         program = parse(source.text)
         plan = plan_of(expand(program).directives, facts, output)
-        checked = check(program)
+        # Of a program that says that it is frozen the inputs come before, as of any other.
+        checked = check(replace(program, frozen=None))
     except DataflowError as error:
         raise source.located(error) from None
     missing = [wanted for wanted in plan.inputs if wanted.path != STDIN and not wanted.path.is_file()]
@@ -94,7 +95,7 @@ def _plan(source: SourceText, facts: Path, output: Path | None) -> tuple[Plan, s
         missing = [wanted for wanted in missing if wanted.relation in needed]
     if missing:
         raise IncorrectError(f"cannot load {missing[0].relation}: there is no file {missing[0].path}")
-    return plan, inputs_of(checked)
+    return plan, stage(checked)
 
 
 def run_on(
@@ -103,7 +104,7 @@ def run_on(
     plan: Plan,
     new_table: NewTable,
     *,
-    inputs: str = "",
+    staging: Staging | None = None,
     progress: bool = False,
     stdout: TextIO | None = None,
 ) -> None:
@@ -114,7 +115,7 @@ def run_on(
         source: The program.
         plan: What to read and write.
         new_table: Makes what holds the rows of a result.
-        inputs: A program with inputs of it, whose rows are loaded before the rules come.
+        staging: What is registered, and gets its rows, before the rules come.
         progress: Whether to show how far the loading is.
         stdout: Standard output.
 
@@ -122,13 +123,15 @@ def run_on(
         DataflowError: as `run_program`.
     """
     columns: dict[str, Sequence[Column]] = {}
-    if inputs:
-        columns.update(_columns(db.register(inputs)))
+    staging = staging or Staging()
+    if staging.inputs:
+        columns.update(_columns(db.register(staging.inputs)))
     early = [wanted for wanted in plan.inputs if wanted.relation in columns]
     for wanted in early:
         _load(db, wanted, columns[wanted.relation], progress=progress)
+    text = f'{source.text}\n.pragma "frozen"' if staging.whole else source.text
     try:
-        columns.update(_columns(db.register(source.text)))
+        columns.update(_columns(db.register(text)))
     except DataflowError as error:
         raise source.located(error) from None
     for wanted in plan.inputs:

@@ -8,11 +8,12 @@ their own, and the rules when the rows are in.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from dataflow_serve.language import CheckedProgram, Type
+from dataflow_serve.language import CLOCK, CheckedProgram, Type
 from dataflow_serve.language.checked import AggregateLiteral, AtomLiteral, Literal
 
-__all__ = ["inputs_of", "needed_for"]
+__all__ = ["Staging", "needed_for", "stage"]
 
 
 def needed_for(program: CheckedProgram, results: Iterable[str]) -> set[str]:
@@ -42,21 +43,34 @@ def _add_read(body: Iterable[Literal], into: set[str]) -> None:
                 _add_read(inner, into)
 
 
-def inputs_of(program: CheckedProgram) -> str:
-    """A program that declares the inputs without facts and rules of their own; empty if there are none.
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """What comes before the rules."""
+
+    inputs: str = ""
+    """A program that declares inputs; empty if there are none to come before."""
+    whole: bool = False
+    """Whether all that the rules read is there when they come, so that nothing changes afterwards."""
+
+
+def stage(program: CheckedProgram) -> Staging:
+    """The inputs without facts and rules of their own come first.
 
     Inputs of an instance aren't among them, as no program can declare their names otherwise, nor are those
     whose declaration says more than what rows they may hold.
     """
     derived = {head.relation for rule in program.rules for head in rule.heads} | program.facts.keys()
     lines: list[str] = []
+    whole = CLOCK not in program.imports.values()
     for relation in program.relations.values():
-        plain = all(isinstance(column.type, Type) for column in relation.columns)
-        if not relation.input or relation.name in derived or relation.equivalence or "." in relation.name:
+        if not relation.input:
             continue
-        if plain:
-            columns = ", ".join(f"{column.name}: {column.type.value}" for column in relation.columns)
-            key = ", ".join(relation.columns[place].name for place in relation.key)
-            mode = {"set": "", "upsert": f" upsert({key})"}.get(relation.mode, f" {relation.mode}")
-            lines += [f".decl {relation.name}({columns}){mode}", f".input {relation.name}"]
-    return "\n".join(lines)
+        plain = all(isinstance(column.type, Type) for column in relation.columns)
+        if relation.name in derived or relation.equivalence or "." in relation.name or not plain:
+            whole = False
+            continue
+        columns = ", ".join(f"{column.name}: {column.type.value}" for column in relation.columns)
+        key = ", ".join(relation.columns[place].name for place in relation.key)
+        mode = {"set": "", "upsert": f" upsert({key})"}.get(relation.mode, f" {relation.mode}")
+        lines += [f".decl {relation.name}({columns}){mode}", f".input {relation.name}"]
+    return Staging("\n".join(lines), whole)

@@ -172,7 +172,9 @@ impl Engine {
         // What is only transacted is maintained by its own dataflow, like an import.
         let external = |relation: RelationRef| !matches!(relation, RelationRef::Local(local) if defined.contains(&local));
         let mut uses = Vec::new();
-        for (relation, key) in joined(valid, external) {
+        // What doesn't follow the imports' changes can't share their arrangements, which do.
+        let shared = if plan.frozen { Vec::new() } else { joined(valid, external) };
+        for (relation, key) in shared {
             self.share(worker, time, resolve(relation), &key);
             uses.push((resolve(relation), key));
         }
@@ -202,6 +204,10 @@ impl Engine {
         self.catalog.modules.insert(name.clone(), module);
         self.catalog.regroup();
         self.touch_new(&ids, time);
+        if valid.plan.frozen {
+            // What it reads may stand still at an earlier time, and is to come to this one.
+            valid.plan.imports.iter().for_each(|import| self.touch_group(import.relation, time, false));
+        }
         let relations = ids.iter().filter_map(|&id| self.relation_by_id(id)).collect();
         Registered { fresh: true, name, relations }
     }
@@ -243,7 +249,8 @@ impl Engine {
             let previous = self.catalog.relations.remove(&ids[local]);
             let (input, transacted) =
                 previous.map_or((None, None), |stored| (stored.input, stored.transacted));
-            let reads = reads(valid, local, ids);
+            // Changes of what is read by a frozen program don't touch it.
+            let reads = if valid.plan.frozen { Vec::new() } else { reads(valid, local, ids) };
             let order = (0..width).collect();
             self.catalog.names.insert(info.name.clone(), ids[local]);
             let stored = Stored {

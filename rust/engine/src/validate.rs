@@ -43,6 +43,8 @@ fn check(plan: &Plan) -> Result<Valid<'_>, String> {
     require(caused, || format!("causes of {} of {} nodes", plan.causes.len(), plan.nodes.len()))?;
     let known = plan.causes.iter().flatten().all(|&rule| rule < plan.rules.len());
     require(known, || "a cause that is none of the rules".to_owned())?;
+    let alone = plan.relations.iter().all(|relation| relation.input.is_none()) && !plan.reads_clock();
+    require(!plan.frozen || alone, || "a frozen program that has inputs or reads the clock".to_owned())?;
     relations(plan)?;
     let shapes = shapes(plan)?;
     let mut valid = Valid { plan, shapes, types: Vec::new(), reads: Vec::new() };

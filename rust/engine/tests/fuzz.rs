@@ -376,6 +376,7 @@ fn empty(name: &str) -> Plan {
         strata: Vec::new(),
         rules: Vec::new(),
         causes: Vec::new(),
+        frozen: false,
     }
 }
 

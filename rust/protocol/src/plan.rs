@@ -48,6 +48,10 @@ pub struct Plan {
     /// For each node the rules that it is there for, by index; empty, or as long as `nodes`.
     #[serde(default)]
     pub causes: Vec<Vec<usize>>,
+    /// Whether relations are worked out once, from what the imports hold when the program is registered, and stay as they
+    /// are when the imports change. Such a program has no inputs and doesn't read the clock.
+    #[serde(default)]
+    pub frozen: bool,
 }
 
 /// A rule as it was written.

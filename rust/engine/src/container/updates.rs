@@ -77,6 +77,17 @@ impl<T: EngineTime> Updates<T> {
         updates
     }
 
+    /// Rows whose words are given, all with one time and difference.
+    pub(crate) fn of_words(width: usize, rows: usize, words: Vec<Word>, time: T, diff: Diff) -> Self {
+        debug_assert_eq!(words.len(), rows * width);
+        let mut updates = Updates { words, len: rows, ..Updates::new(width) };
+        (0..rows).for_each(|_| {
+            TimeColumn::<T>::push(&mut updates.times, time);
+            updates.diffs.push(diff);
+        });
+        updates
+    }
+
     #[inline]
     pub(crate) fn width(&self) -> usize {
         self.width

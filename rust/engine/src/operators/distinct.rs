@@ -13,6 +13,8 @@ use differential_dataflow::operators::reduce::{ReduceTactic, reduce_with_tactic}
 use differential_dataflow::trace::{Description, Span};
 use timely::progress::Antichain;
 
+use super::Rows;
+use super::arrange::arrange_with;
 use super::withheld::{Withheld, interesting, is_chain, next_key};
 use crate::budget::Kind;
 use crate::container::sort::consolidate_times;
@@ -20,6 +22,8 @@ use crate::container::{Diff, EngineTime};
 use crate::meter::Meter;
 use crate::trace::batch::BatchBuilder;
 use crate::trace::cursors::Cursors;
+use crate::trace::first::FirstTimes;
+use crate::trace::fold::Prior;
 use crate::trace::{Agent, RowSpine, View};
 
 /// Rows whose differences add up to more than 0, each once; arranged by the whole row, as `counted` is.
@@ -49,6 +53,22 @@ fn distinct_with<'scope, T: EngineTime>(
     let tactic = Distinct { iterates, withheld: Withheld::new(), meter: meter.clone() };
     let arranged = reduce_with_tactic::<_, RowSpine<T>, _>(counted, name, tactic);
     meter.hold(&arranged.trace);
+    arranged
+}
+
+/// Each row once, of rows that only come: see [`FirstTimes`]. A recursive relation reports the iteration.
+pub(crate) fn first_times<'scope, T: EngineTime>(
+    rows: Rows<'scope, T>,
+    name: &str,
+    width: usize,
+    iterates: Option<&str>,
+    meter: &Meter,
+) -> Arranged<'scope, Agent<T>> {
+    let prior = Prior::default();
+    let batcher = FirstTimes::new(width, prior.clone(), iterates.map(Rc::from), meter);
+    meter.hold_waiting(batcher.held());
+    let arranged = arrange_with(rows, name, width, batcher, meter);
+    prior.set(arranged.trace.clone());
     arranged
 }
 

@@ -5,6 +5,7 @@
 //! * [`join`]: pairs of rows with equal keys.
 //! * [`lookup`]: rows that meet an arrangement and are kept nowhere.
 //! * [`distinct`]: each row once.
+//! * [`growing`]: the same in a recursion that takes nothing back.
 //! * [`aggregate`]: one row a key; [`aggregate_in_loop`]: the same inside a recursion.
 //! * [`withheld`]: keys that a reduction must visit again.
 //! * [`top`]: the first rows in an order.
@@ -17,6 +18,7 @@ pub(crate) mod aggregate_in_loop;
 pub(crate) mod arrange;
 pub(crate) mod deliver;
 pub(crate) mod distinct;
+pub(crate) mod growing;
 pub(crate) mod import;
 pub(crate) mod join;
 pub(crate) mod linear;

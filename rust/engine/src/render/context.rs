@@ -9,6 +9,7 @@ use crate::container::EngineTime;
 use crate::expr::Project;
 use crate::meter::Meter;
 use crate::operators::arrange::{arrange, readable};
+use crate::operators::distinct::{distinct, first_times};
 use crate::operators::linear::map;
 use crate::operators::{ArrangedRows, Rows};
 use crate::trace::Agent;
@@ -47,6 +48,9 @@ pub(super) trait Context<'scope, T: EngineTime> {
 
     /// Builds the rows of a node.
     fn build_rows(&mut self, node: usize) -> Rows<'scope, T>;
+
+    /// Whether rows only come here, each once and for all, so that nothing of them has to be counted.
+    fn grows(&self) -> bool;
 
     /// An arrangement of a node that exists elsewhere, if one does.
     fn find_arranged(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'scope, T>>;
@@ -101,8 +105,8 @@ pub(super) trait Context<'scope, T: EngineTime> {
             Some(keys) => keys,
             None => {
                 let (rows, meter) = (self.rows(node), self.meter().aside(Part::Node(node)));
-                let counted = permuted(rows, key.to_vec(), self.width(node), key.len(), &meter);
-                readable(crate::operators::distinct::distinct(counted, "DistinctKeys", &meter))
+                let rows = put_in_order(rows, key.to_vec(), self.width(node), &meter);
+                readable(each_once(rows, "Keys", key.len(), self.grows(), &meter))
             }
         };
         self.memo().keys.insert(index, keys.clone());
@@ -118,7 +122,31 @@ pub(super) fn permuted<'scope, T: EngineTime>(
     key_width: usize,
     meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
+    arrange(put_in_order(rows, order, width, meter), "Arrange", key_width, meter)
+}
+
+/// Rows of `width` with the columns in `order`.
+fn put_in_order<'scope, T: EngineTime>(
+    rows: Rows<'scope, T>,
+    order: Vec<usize>,
+    width: usize,
+    meter: &Meter,
+) -> Rows<'scope, T> {
     let project = Project::columns(order);
-    let rows = if project.is_identity(width) { rows } else { map(rows, "Permute", project, meter) };
-    arrange(rows, "Arrange", key_width, meter)
+    if project.is_identity(width) { rows } else { map(rows, "Permute", project, meter) }
+}
+
+/// Rows of `width`, each once, arranged; `grows` where they only come.
+pub(super) fn each_once<'scope, T: EngineTime>(
+    rows: Rows<'scope, T>,
+    name: &str,
+    width: usize,
+    grows: bool,
+    meter: &Meter,
+) -> Arranged<'scope, Agent<T>> {
+    if grows {
+        first_times(rows, name, width, None, meter)
+    } else {
+        distinct(arrange(rows, name, width, meter), "Distinct", meter)
+    }
 }

@@ -4,12 +4,11 @@ use dataflow_protocol::plan::{Expr, Node};
 use differential_dataflow::AsCollection;
 use timely::dataflow::operators::Concatenate;
 
-use super::context::{Context, order, positions};
+use super::context::{Context, each_once, order, positions};
 use crate::container::EngineTime;
 use crate::expr::Project;
 use crate::operators::Rows;
-use crate::operators::arrange::{arrange, readable};
-use crate::operators::distinct::distinct;
+use crate::operators::arrange::readable;
 use crate::operators::join::{Pairing, join};
 use crate::operators::linear::{flatten, map};
 use crate::operators::range::range;
@@ -40,9 +39,9 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
         Node::Union { inputs } => union(context, &inputs),
         Node::Distinct { input } => {
             let (width, meter) = (context.width(input), context.meter_of(node));
-            let counted = arrange(context.rows(input), "Count", width, &meter);
-            let columns = Project::columns((0..width).collect());
-            flatten(&readable(distinct(counted, "Distinct", &meter.preparing())), "Rows", columns, &meter)
+            let (rows, grows) = (context.rows(input), context.grows());
+            let distinct = each_once(rows, "Count", width, grows, &meter.preparing());
+            flatten(&readable(distinct), "Rows", Project::columns((0..width).collect()), &meter)
         }
         Node::Get { .. }
         | Node::Rows { .. }

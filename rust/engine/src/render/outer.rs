@@ -7,11 +7,11 @@ use dataflow_protocol::ids::RelationId;
 use dataflow_protocol::plan::{Definition, Expr, InputMode, Node, RelationRef};
 use timely::dataflow::Scope;
 
-use super::context::{Context, Memo, positions};
+use super::context::{Context, Memo, each_once, positions};
 use super::facts::facts;
 use super::multijoin;
 use super::nodes;
-use super::recursion;
+use super::recursion::{self, Outcome};
 use crate::analysis::Part;
 use crate::expr::Project;
 use crate::expr::eval::constant;
@@ -21,8 +21,8 @@ use crate::multijoin::path;
 use crate::operators::aggregate::reduce;
 use crate::operators::arrange::{arrange, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
-use crate::operators::distinct::distinct;
-use crate::operators::import::{Button, import};
+use crate::operators::growing::arrange_grown;
+use crate::operators::import::{Button, import, import_frozen};
 use crate::operators::linear::{fail, flatten};
 use crate::operators::window::{Clock, window};
 use crate::operators::{ArrangedRows, Rows};
@@ -81,18 +81,22 @@ pub(crate) fn render<'scope>(
     };
     let mut relations = Vec::new();
     for stratum in &valid.plan.strata {
-        let results: Vec<(usize, Rows<'scope, u64>, bool)> = if stratum.recursive {
+        let results: Vec<(usize, Outcome<'scope>, bool)> = if stratum.recursive {
             let results = recursion::render(&mut outer, stratum);
-            results.into_iter().map(|(relation, rows)| (relation, rows, true)).collect()
+            results.into_iter().map(|(relation, outcome)| (relation, outcome, true)).collect()
         } else {
             stratum.relations.iter().map(|definition| outer.define(definition)).collect()
         };
-        for (relation, rows, set) in results {
+        for (relation, outcome, set) in results {
             let width = valid.plan.relations[relation].columns.len();
             let meter = meter.of(Part::Relation(relation));
-            let rows = if meter.fault() == Some(Fault::Operator) { fail(rows) } else { rows };
-            let arranged = arrange(rows, &valid.plan.relations[relation].name, width, &meter);
-            let base = if set { arranged } else { distinct(arranged, "Distinct", &meter) };
+            let failing = |rows| if meter.fault() == Some(Fault::Operator) { fail(rows) } else { rows };
+            let name = &valid.plan.relations[relation].name;
+            let base = match outcome {
+                Outcome::Grown(begun, grown) => arrange_grown(failing(begun), grown, name, &meter),
+                Outcome::Rows(rows) if set => arrange(failing(rows), name, width, &meter),
+                Outcome::Rows(rows) => each_once(failing(rows), name, width, outer.grows(), &meter),
+            };
             let base = readable(base);
             outer.derived.insert(relation, base.clone());
             let delivery = {
@@ -124,11 +128,11 @@ pub(super) struct Outer<'scope, 'a> {
 
 impl<'scope> Outer<'scope, '_> {
     /// What defines a relation: its local index, rows, and whether each is known to stand once.
-    fn define(&mut self, definition: &Definition) -> (usize, Rows<'scope, u64>, bool) {
+    fn define(&mut self, definition: &Definition) -> (usize, Outcome<'scope>, bool) {
         let rows = self.rows(definition.node);
         match self.transacted(definition.relation) {
-            Some(transacted) => (definition.relation, rows.concat(transacted), false),
-            None => (definition.relation, rows, self.is_set(definition.node)),
+            Some(transacted) => (definition.relation, Outcome::Rows(rows.concat(transacted)), false),
+            None => (definition.relation, Outcome::Rows(rows), self.is_set(definition.node)),
         }
     }
 
@@ -180,7 +184,11 @@ impl<'scope> Outer<'scope, '_> {
             None => Some(&mut external.base),
         };
         let Some(agent) = agent else { unreachable!("the catalog built what the plan joins") };
-        let (arranged, button) = import(agent, self.scope, "Import", self.time);
+        let (arranged, button) = if self.valid.plan.frozen {
+            import_frozen(agent, self.scope, self.time)
+        } else {
+            import(agent, self.scope, "Import", self.time)
+        };
         self.buttons.push(button);
         self.imported.insert(index, arranged.clone());
         arranged
@@ -257,8 +265,15 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
         }
     }
 
+    fn grows(&self) -> bool {
+        // All that there is comes at one time.
+        self.valid.plan.frozen
+    }
+
     fn find_arranged(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'scope, u64>> {
-        if let Some(relation) = self.external(node) {
+        if let Some(relation) = self.external(node)
+            && !self.valid.plan.frozen
+        {
             return Some(self.import(relation, Some(key.to_vec())));
         }
         let Node::Get { relation: RelationRef::Local(local) } = self.valid.plan.nodes[node] else {

@@ -165,6 +165,21 @@ impl<T: EngineTime> RowBatch<T> {
         builder.done()
     }
 
+    /// The updates at times at or before `time`.
+    pub(crate) fn through(&self, time: &T) -> Self {
+        let trie = &self.trie;
+        let mut builder = BatchBuilder::new(trie.key_width, trie.val_width);
+        for key in 0..trie.keys() {
+            for val in trie.values(key) {
+                for update in trie.updates(val).filter(|&update| self.time(update).less_equal(time)) {
+                    builder.push_update(self.time(update), self.diff(update));
+                }
+                builder.end_value(trie.key(key), trie.value(val));
+            }
+        }
+        builder.done()
+    }
+
     pub(crate) fn trie(&self) -> &Trie {
         &self.trie
     }

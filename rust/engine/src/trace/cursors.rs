@@ -28,8 +28,9 @@ impl<T: EngineTime> Cursors<T> {
             .min()
     }
 
-    /// Finds `key`, for the methods below, and steps past it. Keys must be asked for in ascending order.
-    pub(crate) fn find(&mut self, key: &[Word]) {
+    /// Finds `key`, for the methods below, and steps past it; whether it is in any batch. Keys must be asked for in ascending
+    /// order.
+    pub(crate) fn find(&mut self, key: &[Word]) -> bool {
         self.found.clear();
         for (index, (view, at)) in self.views.iter_mut().enumerate() {
             let trie = view.trie();
@@ -39,6 +40,7 @@ impl<T: EngineTime> Cursors<T> {
                 *at += 1;
             }
         }
+        !self.found.is_empty()
     }
 
     /// Appends all updates of the key found, whatever their value.

@@ -17,23 +17,29 @@ use super::cursors::Cursors;
 use super::ladder::Ladder;
 use super::view::{Agent, View, views};
 use crate::budget::Kind;
-use crate::container::Updates;
+use crate::container::{EngineTime, Updates};
 use crate::meter::Meter;
 
 /// The arrangement's own trace, readable up to where it was last extended.
-#[derive(Clone, Default)]
-pub(crate) struct Prior(Rc<RefCell<Option<Agent<u64>>>>);
+#[derive(Clone)]
+pub(crate) struct Prior<T: EngineTime>(Rc<RefCell<Option<Agent<T>>>>);
 
-impl Prior {
+impl<T: EngineTime> Default for Prior<T> {
+    fn default() -> Self {
+        Prior(Rc::default())
+    }
+}
+
+impl<T: EngineTime> Prior<T> {
     /// Gives the batcher its trace. It is always read as a whole, so it may merge what it likes: it is not only when there
     /// is something to fold that it grows, but by an empty batch whenever time passes.
-    pub(crate) fn set(&self, mut agent: Agent<u64>) {
+    pub(crate) fn set(&self, mut agent: Agent<T>) {
         agent.set_physical_compaction(Antichain::new().borrow());
         *self.0.borrow_mut() = Some(agent);
     }
 
     /// Everything folded so far.
-    pub(super) fn views(&self) -> Vec<View<u64>> {
+    pub(super) fn views(&self) -> Vec<View<T>> {
         let mut agent = self.0.borrow_mut();
         let Some(agent) = agent.as_mut() else { return Vec::new() };
         let mut upper = Antichain::new();
@@ -66,12 +72,12 @@ pub(crate) struct LastWrite {
     val_width: usize,
     ladder: Ladder<u64>,
     retained: Antichain<u64>,
-    prior: Prior,
+    prior: Prior<u64>,
     meter: Meter,
 }
 
 impl LastWrite {
-    pub(crate) fn new(key_width: usize, val_width: usize, prior: Prior, meter: &Meter) -> Self {
+    pub(crate) fn new(key_width: usize, val_width: usize, prior: Prior<u64>, meter: &Meter) -> Self {
         let (ladder, retained, meter) = (Ladder::default(), Antichain::new(), meter.clone());
         LastWrite { key_width, val_width, ladder, retained, prior, meter }
     }

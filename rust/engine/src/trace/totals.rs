@@ -30,13 +30,13 @@ pub(crate) struct TotalsBatcher {
     /// What came, by time.
     waiting: BTreeMap<u64, Groups>,
     retained: Antichain<u64>,
-    prior: Prior,
+    prior: Prior<u64>,
     held: Held,
     meter: Meter,
 }
 
 impl TotalsBatcher {
-    pub(crate) fn new(key_width: usize, columns: usize, prior: Prior, meter: &Meter) -> Self {
+    pub(crate) fn new(key_width: usize, columns: usize, prior: Prior<u64>, meter: &Meter) -> Self {
         TotalsBatcher {
             key_width,
             columns,

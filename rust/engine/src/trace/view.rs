@@ -120,6 +120,18 @@ impl View<u64> {
         }
     }
 
+    /// The contents as of `time` that this batch has a share in, as another dataflow reads them that doesn't see what comes
+    /// later; `None` without any.
+    pub(crate) fn frozen(&self, time: u64) -> Option<View<u64>> {
+        let batch = self.local();
+        let later = match batch.only_time() {
+            Some(only) => only > time,
+            None => (0..batch.len()).any(|update| batch.time(update) > time),
+        };
+        let batch = if later { View::from(batch.through(&time)) } else { self.clone() };
+        (batch.len() > 0).then(|| batch.as_of(time))
+    }
+
     /// The same batch as of `since`, for a dataflow of time `T`.
     pub(crate) fn as_of<T: EngineTime>(&self, since: u64) -> View<T> {
         match self {

@@ -45,6 +45,8 @@ pub struct Model {
     plans: Vec<Plan>,
     inputs: BTreeMap<String, Contents>,
     rankings: BTreeMap<u64, (String, Ranking)>,
+    /// What the relations of frozen programs hold, by name.
+    frozen: BTreeMap<String, Contents>,
     now: Option<i64>,
 }
 
@@ -56,6 +58,11 @@ impl Model {
                     self.inputs.entry(relation.name.clone()).or_default();
                 }
                 self.plans.push(plan.clone());
+                if plan.frozen {
+                    let all = self.contents();
+                    let known = plan.relations.iter().map(|relation| &relation.name);
+                    self.frozen.extend(known.map(|name| (name.clone(), all[name].clone())));
+                }
             }
             Command::Unregister(name) => {
                 let at = self.plans.iter().position(|plan| plan.name == *name).expect("a known module");
@@ -84,8 +91,11 @@ impl Model {
     pub fn contents(&self) -> BTreeMap<String, Contents> {
         let mut all = self.inputs.clone();
         all.insert("now".into(), self.now.iter().map(|&now| (vec![from_number(now)], 1)).collect());
+        all.extend(self.frozen.clone());
         for plan in &self.plans {
-            oracle::evaluate(plan, &mut all);
+            if !plan.relations.iter().any(|relation| self.frozen.contains_key(&relation.name)) {
+                oracle::evaluate(plan, &mut all);
+            }
         }
         for (wish, (relation, ranking)) in &self.rankings {
             let first = self.first(&all[relation], relation, ranking);

@@ -20,6 +20,7 @@ impl PlanBuilder {
             strata: Vec::new(),
             rules: Vec::new(),
             causes: Vec::new(),
+            frozen: false,
         })
     }
 

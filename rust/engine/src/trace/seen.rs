@@ -1,0 +1,206 @@
+//! Rows that only come, each once, while their order doesn't matter yet: a table of hashes over rows in the order in which
+//! they came.
+
+use std::cell::RefCell;
+
+use dataflow_protocol::dictionary::sweep;
+use dataflow_protocol::value::Word;
+
+use super::batch::RowBatch;
+use super::registry::{PIECE, State};
+use crate::container::exchange::hash;
+use crate::container::sort::consolidate;
+use crate::container::{EngineTime, Updates, append};
+
+/// Rows that lie together: so many that they are sorted as one run, and that none are moved to make room for others.
+const SEGMENT: usize = 1 << 16;
+
+/// Slots of an empty table.
+const LEAST_SLOTS: usize = 1 << 6;
+
+/// Rows seen so far.
+pub(crate) struct Seen {
+    width: usize,
+    /// All are full but the last.
+    segments: Vec<Vec<Word>>,
+    rows: usize,
+    /// Of each slot some bits of its row's hash, so that other rows are seldom looked at; 0 where it is free.
+    tags: Vec<u8>,
+    /// Places of rows. A row stands in the slot that the upper bits of its hash say, since the lower ones say which worker it
+    /// is on, or in the next free one.
+    slots: Vec<u32>,
+    /// Of the rows that are being taken in.
+    hashes: Vec<u64>,
+    /// So many rows have had their words marked (ADR 0008).
+    marked: usize,
+}
+
+impl Seen {
+    /// None yet, of so many words each.
+    pub(crate) fn new(width: usize) -> Self {
+        let (tags, slots) = (vec![0; LEAST_SLOTS], vec![0; LEAST_SLOTS]);
+        Seen { width, segments: Vec::new(), rows: 0, tags, slots, hashes: Vec::new(), marked: 0 }
+    }
+
+    /// Rows, and bytes on the heap.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let words: usize = self.segments.iter().map(Vec::capacity).sum();
+        (self.rows, 8 * words + 5 * self.slots.len())
+    }
+
+    #[inline]
+    fn row(&self, place: usize) -> &[Word] {
+        let start = place % SEGMENT * self.width;
+        &self.segments[place / SEGMENT][start..start + self.width]
+    }
+
+    /// The slot in which a row of this hash is, unless others are in its way.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        (hash >> (u64::BITS - self.slots.len().trailing_zeros())) as usize
+    }
+
+    /// Takes note of those of the rows that are there and new, and calls `fresh` with the index of each.
+    pub(crate) fn insert<T: EngineTime>(&mut self, rows: &Updates<T>, mut fresh: impl FnMut(usize)) {
+        while (self.rows + rows.len()) * 8 > self.slots.len() * 7 {
+            self.grow();
+        }
+        let mut hashes = std::mem::take(&mut self.hashes);
+        hashes.clear();
+        hashes.extend((0..rows.len()).map(|index| hash(rows.row(index))));
+        self.touch(&hashes);
+        for (index, &hash) in hashes.iter().enumerate() {
+            // A `raw` import may have fewer than no copies of a row.
+            if rows.diff(index) > 0 && self.insert_one(rows.row(index), hash) {
+                fresh(index);
+            }
+        }
+        self.hashes = hashes;
+    }
+
+    /// Reads what will be read for these hashes. Here no read waits for another, so that memory gives many at a time.
+    fn touch(&self, hashes: &[u64]) {
+        let mut sum = 0;
+        for &hash in hashes {
+            let slot = self.home(hash);
+            sum += u64::from(self.tags[slot]) + u64::from(self.slots[slot]);
+        }
+        for &hash in hashes {
+            let slot = self.home(hash);
+            if self.tags[slot] == tag(hash) {
+                sum ^= self.row(self.slots[slot] as usize).first().copied().unwrap_or_default();
+            }
+        }
+        std::hint::black_box(sum);
+    }
+
+    #[inline]
+    fn insert_one(&mut self, row: &[Word], hash: u64) -> bool {
+        let (mut slot, mask, tag) = (self.home(hash), self.slots.len() - 1, tag(hash));
+        while self.tags[slot] != 0 {
+            if self.tags[slot] == tag && self.row(self.slots[slot] as usize).iter().eq(row) {
+                return false;
+            }
+            slot = (slot + 1) & mask;
+        }
+        if self.rows.is_multiple_of(SEGMENT) {
+            // The first one grows, so that few rows take little.
+            let rows = if self.rows == 0 { 0 } else { SEGMENT };
+            self.segments.push(Vec::with_capacity(rows * self.width));
+        }
+        if let Some(segment) = self.segments.last_mut() {
+            append(segment, row);
+        }
+        (self.tags[slot], self.slots[slot]) = (tag, self.rows as u32);
+        self.rows += 1;
+        true
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let slots = 2 * self.slots.len();
+        (self.tags, self.slots) = (vec![0; slots], vec![0; slots]);
+        for place in 0..self.rows {
+            let hash = hash(self.row(place));
+            let mut slot = self.home(hash);
+            while self.tags[slot] != 0 {
+                slot = (slot + 1) & (slots - 1);
+            }
+            (self.tags[slot], self.slots[slot]) = (tag(hash), place as u32);
+        }
+    }
+
+    /// Takes out all rows, as a batch of `time`.
+    pub(crate) fn take<T: EngineTime>(&mut self, time: T) -> RowBatch<T> {
+        (self.tags, self.slots, self.marked) = (vec![0; LEAST_SLOTS], vec![0; LEAST_SLOTS], 0);
+        let (width, mut left) = (self.width, std::mem::take(&mut self.rows));
+        let mut runs = Vec::with_capacity(self.segments.len());
+        for segment in std::mem::take(&mut self.segments) {
+            let rows = left.min(SEGMENT);
+            left -= rows;
+            let mut run = Updates::of_words(width, rows, segment, time, 1);
+            consolidate(&mut run);
+            runs.push(run);
+        }
+        RowBatch::from_runs(&runs, width)
+    }
+}
+
+/// Never 0, and of other bits than those that say the slot and the worker.
+#[inline]
+fn tag(hash: u64) -> u8 {
+    (hash >> 16) as u8 | 0x80
+}
+
+impl State for RefCell<Seen> {
+    fn begin(&self) {
+        self.borrow_mut().marked = 0;
+    }
+
+    fn mark(&self) -> usize {
+        let mut seen = self.borrow_mut();
+        let places = seen.marked..seen.rows.min(seen.marked + PIECE);
+        places.clone().for_each(|place| sweep::mark(seen.row(place)));
+        seen.marked = places.end;
+        places.len() * seen.width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::container::Diff;
+
+    #[test]
+    fn each_row_is_new_once_and_all_come_out_in_order() {
+        let mut state = 5u64;
+        let mut random = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        };
+        for width in 0..4usize {
+            for (count, bound) in [(0, 1), (5, 9), (2_000, 40), (SEGMENT * 5, 1 << 20)] {
+                let (mut seen, mut known) = (Seen::new(width), BTreeSet::new());
+                for from in (0..count).step_by(1_000) {
+                    let (mut rows, mut expected, mut found) = (Updates::new(width), Vec::new(), Vec::new());
+                    for index in 0..(count - from).min(1_000) {
+                        let row: Vec<Word> = (0..width).map(|_| random() % bound).collect();
+                        let copies = (random() % 4) as Diff - 1;
+                        rows.push(&row, 3u64, copies);
+                        expected.extend((copies > 0 && known.insert(row)).then_some(index));
+                    }
+                    seen.insert(&rows, |index| found.push(index));
+                    assert_eq!(found, expected);
+                }
+                assert_eq!(seen.held().0, known.len());
+                let batch = seen.take(7u64);
+                let found = (0..batch.trie().keys()).map(|key| batch.trie().key(key).to_vec());
+                assert!(found.eq(known.iter().cloned()), "{count} rows of width {width}");
+                assert_eq!((batch.len(), seen.held().0), (known.len(), 0));
+                assert!(known.is_empty() || batch.only_time() == Some(7));
+            }
+        }
+    }
+}
