@@ -166,9 +166,10 @@ fn script(random: &mut Random, times: usize) -> Vec<Turn> {
     turns
 }
 
-/// What workers know of each other's part in a sweep: how many have got so far, all sweeps counted.
+/// What workers know of each other: how many have joined, and have got so far in a sweep, all sweeps counted.
 #[derive(Default)]
 struct Together {
+    joined: AtomicUsize,
     marked: AtomicUsize,
     settled: AtomicUsize,
     dropped: AtomicUsize,
@@ -226,7 +227,12 @@ fn links(of: &Model) -> RowBuf {
 
 impl Replica {
     fn new(worker: &mut Worker, together: Arc<Together>) -> Self {
+        // A worker that joined when another has begun a sweep already would be an epoch ahead of it for good.
         sweep::join();
+        together.joined.fetch_add(1, Ordering::SeqCst);
+        while together.joined.load(Ordering::SeqCst) < worker.peers() {
+            std::thread::yield_now();
+        }
         let mut engine = Engine::new(worker);
         engine.tick(worker, 1, 0).expect("the first");
         let registered = engine.register(worker, 1, &plan()).expect("a valid plan");
