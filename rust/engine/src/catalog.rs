@@ -48,9 +48,10 @@ pub struct ModuleInfo {
 /// A relation's place in the engine.
 pub(crate) struct Stored {
     pub(crate) info: Arc<RelationInfo>,
-    /// Its rows, columns in `order`.
+    /// Its rows, columns in `order`, arranged by the first `key_width` of them.
     pub(crate) base: Agent<u64>,
     pub(crate) order: Vec<usize>,
+    pub(crate) key_width: usize,
     /// Whether each row stands once.
     pub(crate) set: bool,
     pub(crate) delivery: Delivery,
@@ -63,6 +64,13 @@ pub(crate) struct Stored {
     pub(crate) reads: Vec<RelationId>,
     /// Which relations are advanced together; see [`Catalog::regroup`].
     pub(crate) group: usize,
+}
+
+impl Stored {
+    /// The columns that `base` is arranged by; the others follow from left to right.
+    pub(crate) fn key(&self) -> &[usize] {
+        &self.order[..self.key_width]
+    }
 }
 
 /// A module's place in the engine.

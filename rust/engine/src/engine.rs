@@ -27,7 +27,7 @@ use crate::error::EngineError;
 use crate::expr::eval::Dropped;
 use crate::expr::{Project, constants};
 use crate::faults::Fault;
-use crate::input::{self, BuiltInput};
+use crate::input::{self, BuiltInput, Declared};
 use crate::meter::Meter;
 use crate::operators::arrange::arrange;
 use crate::operators::deliver::{Finished, Interest};
@@ -157,26 +157,32 @@ impl Engine {
             RelationRef::Import(import) => plan.imports[import].relation,
         };
         let defined: Vec<usize> = plan.strata.iter().flat_map(|s| &s.relations).map(|d| d.relation).collect();
+        // What is only transacted is maintained by its own dataflow, like an import.
+        let external = |relation: RelationRef| !matches!(relation, RelationRef::Local(local) if defined.contains(&local));
+        // What doesn't follow the imports' changes can't share their arrangements, which do.
+        let wanted = if plan.frozen { Vec::new() } else { joined(valid, external) };
         let mut inputs = Vec::new();
         for (local, relation) in plan.relations.iter().enumerate() {
             let Some(mode) = &relation.input else { continue };
             let deliver_as = (!defined.contains(&local)).then_some((ids[local], &self.finished));
             let width = relation.columns.len();
+            // Arranged by what it is joined by, its rows needn't be held once more.
+            let mut keys =
+                wanted.iter().filter(|(of, _)| *of == RelationRef::Local(local)).map(|(_, key)| &key[..]);
+            let key = keys.find(|key| is_spread(key));
             let meter = self.meter(None).of(Part::Input(local));
-            let built = input::build(worker, &relation.name, mode, width, time + 1, deliver_as, &meter);
+            let declared = Declared { name: &relation.name, mode, width, key };
+            let built = input::build(worker, &declared, time + 1, deliver_as, &meter);
             inputs.push(meter);
             self.store_input(plan, local, ids[local], built);
         }
         let mut dataflows: Vec<usize> = (first_dataflow..worker.next_dataflow_index()).collect();
 
-        // What is only transacted is maintained by its own dataflow, like an import.
-        let external = |relation: RelationRef| !matches!(relation, RelationRef::Local(local) if defined.contains(&local));
         let mut uses = Vec::new();
-        // What doesn't follow the imports' changes can't share their arrangements, which do.
-        let shared = if plan.frozen { Vec::new() } else { joined(valid, external) };
-        for (relation, key) in shared {
-            self.share(worker, time, resolve(relation), &key);
-            uses.push((resolve(relation), key));
+        for (relation, key) in wanted {
+            if self.share(worker, time, resolve(relation), &key) {
+                uses.push((resolve(relation), key));
+            }
         }
         let mut buttons = Vec::new();
         let fault = self.faults.then(|| Fault::of(&plan.name)).flatten();
@@ -226,6 +232,7 @@ impl Engine {
             info,
             base: built.agent,
             order: built.order,
+            key_width: built.key_width,
             delivery: built.delivery.unwrap_or_default(),
             input: Some(built.input),
             transacted,
@@ -257,6 +264,7 @@ impl Engine {
                 info,
                 base,
                 order,
+                key_width: width,
                 set: true,
                 delivery,
                 input,
@@ -282,6 +290,7 @@ impl Engine {
             Some(External {
                 base: transacted.unwrap_or(&stored.base).clone(),
                 order: stored.order.clone(),
+                key_width: stored.key_width,
                 set: stored.set,
                 arrangements: shared.map(|((_, key), shared)| (key.clone(), shared.agent.clone())).collect(),
             })
@@ -289,21 +298,25 @@ impl Engine {
         imports.chain(locals).filter_map(|(reference, id)| Some((reference, external(id)?))).collect()
     }
 
-    /// Builds the arrangement of a relation by a key, or adds a user to the one there is.
-    fn share(&mut self, worker: &mut Worker, time: Time, relation: RelationId, key: &[usize]) {
+    /// Builds the arrangement of a relation by a key, or adds a user to the one there is. `false` if the relation itself is
+    /// arranged so.
+    fn share(&mut self, worker: &mut Worker, time: Time, relation: RelationId, key: &[usize]) -> bool {
         let index = (relation, key.to_vec());
         if let Some(shared) = self.catalog.shared.get_mut(&index) {
             shared.users += 1;
-            return;
+            return true;
         }
-        let Some(stored) = self.catalog.relations.get(&relation) else { return };
+        let Some(stored) = self.catalog.relations.get(&relation) else { return false };
+        if stored.key() == key {
+            return false;
+        }
         let width = stored.order.len();
         let at = positions(&stored.order, width);
         let columns: Vec<usize> = order(key, width).into_iter().map(|column| at[column]).collect();
         let dataflow = worker.next_dataflow_index();
         let name = format!("Arrangement {} by {key:?}", stored.info.name);
         let meter = self.meter(None);
-        let Some(stored) = self.catalog.relations.get_mut(&relation) else { return };
+        let Some(stored) = self.catalog.relations.get_mut(&relation) else { return false };
         let base: &mut Agent<u64> = &mut stored.base;
         let (agent, button) = worker.dataflow_named(&name, |scope| {
             let (arranged, button) = import(base, scope, "Import", time);
@@ -311,6 +324,7 @@ impl Engine {
             (arrange(rows, "Arrange", key.len(), &meter).trace, button)
         });
         self.catalog.shared.insert(index, Shared { agent, button, dataflow, meter, users: 1 });
+        true
     }
 
     /// Removes a module, or the module of a relation that is its only one; returns the relations that are gone.
@@ -674,9 +688,9 @@ impl Engine {
         stats
     }
 
-    /// The trace of a relation as it is kept, and the order of its columns there.
-    pub(crate) fn base(&self, relation: RelationId) -> Option<(&Agent<u64>, &[usize])> {
-        self.catalog.relations.get(&relation).map(|stored| (&stored.base, &stored.order[..]))
+    /// A relation as it is kept.
+    pub(crate) fn stored(&self, relation: RelationId) -> Option<&Stored> {
+        self.catalog.relations.get(&relation)
     }
 
     /// Whether anything has ever been transacted into a relation.
@@ -762,6 +776,12 @@ impl Stats {
             self.bytes += batch.map_or(0, View::heap_bytes);
         });
     }
+}
+
+/// Whether rows are spread over workers by these columns, each of which is there once.
+fn is_spread(key: &[usize]) -> bool {
+    let columns: BTreeSet<_> = key.iter().collect();
+    !key.is_empty() && columns.len() == key.len()
 }
 
 /// Where the shared arrangements of a relation are among all.

@@ -17,7 +17,7 @@ use crate::operators::arrange::{arrange, arrange_with, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
 use crate::render::order;
 use crate::trace::Agent;
-use crate::trace::fold::{LastWrite, Prior, operation};
+use crate::trace::fold::{LastWrite, Prior, Shape, operation};
 use crate::trace::ladder::RUN_ROWS;
 
 /// Rows handed to the dataflow at once: what follows sorts them in one go.
@@ -27,9 +27,9 @@ const CHUNK_ROWS: usize = RUN_ROWS;
 pub(crate) struct Input {
     handle: Handle<u64, CapacityContainerBuilder<Updates<u64>>>,
     mode: InputMode,
-    /// Columns in the order of the arrangement, of which so many are the key.
+    /// Columns in the order of the arrangement; the last write of so many of them wins.
     order: Vec<usize>,
-    key_width: usize,
+    written: usize,
     /// The worker, and how many operations it has introduced: the order within a time.
     origin: u64,
     position: u64,
@@ -40,23 +40,34 @@ pub(crate) struct BuiltInput {
     pub(crate) input: Input,
     pub(crate) agent: Agent<u64>,
     pub(crate) order: Vec<usize>,
+    /// Of `order`, what rows are arranged by.
+    pub(crate) key_width: usize,
     pub(crate) delivery: Option<Delivery>,
 }
 
-/// Builds the dataflow of an input relation of `width` columns; inputs start at `time`. With `deliver_as` its rows
-/// are the relation's, otherwise another dataflow adds to them.
+/// An input relation, as it is to be built.
+pub(crate) struct Declared<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) mode: &'a InputMode,
+    /// Columns.
+    pub(crate) width: usize,
+    /// Those by which it is arranged: by whole rows if nothing is told, by its own key if it has one.
+    pub(crate) key: Option<&'a [usize]>,
+}
+
+/// Builds the dataflow of an input relation; inputs start at `time`. With `deliver_as` its rows are the relation's, otherwise
+/// another dataflow adds to them.
 pub(crate) fn build(
     worker: &mut Worker,
-    name: &str,
-    mode: &InputMode,
-    width: usize,
+    declared: &Declared<'_>,
     time: Time,
     deliver_as: Option<(RelationId, &Finished)>,
     meter: &Meter,
 ) -> BuiltInput {
-    let key = match mode {
-        InputMode::Upsert(key) => key.clone(),
-        InputMode::Set | InputMode::Raw => (0..width).collect(),
+    let &Declared { name, mode, width, key } = declared;
+    let (key, written) = match mode {
+        InputMode::Upsert(key) => (key.clone(), key.len()),
+        InputMode::Set | InputMode::Raw => (key.map_or_else(|| (0..width).collect(), <[_]>::to_vec), width),
     };
     let (order, key_width, origin) = (order(&key, width), key.len(), worker.index() as u64);
     let arranged_as = order.clone();
@@ -65,10 +76,11 @@ pub(crate) fn build(
         handle.advance_to(time);
         let rows = stream.as_collection();
         let arranged = match mode {
-            InputMode::Raw => arrange(rows, name, width, meter),
+            InputMode::Raw => arrange(rows, name, key_width, meter),
             InputMode::Set | InputMode::Upsert(_) => {
                 let prior = Prior::default();
-                let batcher = LastWrite::new(key_width, width - key_width, prior.clone(), meter);
+                let shape = Shape { width, written, arranged: key_width };
+                let batcher = LastWrite::new(shape, prior.clone(), meter);
                 let arranged = arrange_with(rows, name, key_width, batcher, meter);
                 prior.set(arranged.trace.clone());
                 arranged
@@ -80,8 +92,8 @@ pub(crate) fn build(
             .map(|(id, finished)| deliver(&readable(arranged), id, columns, Rc::clone(finished), meter));
         (handle, agent, delivery)
     });
-    let input = Input { handle, mode: mode.clone(), order: order.clone(), key_width, origin, position: 0 };
-    BuiltInput { input, agent, order, delivery }
+    let input = Input { handle, mode: mode.clone(), order: order.clone(), written, origin, position: 0 };
+    BuiltInput { input, agent, order, key_width, delivery }
 }
 
 impl Input {
@@ -118,15 +130,15 @@ impl Input {
     /// Operations are laid out as [`LastWrite`] reads them; copies of a `raw` relation simply count.
     fn operation(&mut self, updates: &mut Updates<u64>, row: &[u64], operation: u64, time: Time) {
         if self.mode == InputMode::Raw {
-            updates.push(row, time, if operation == operation::INSERT { 1 } else { -1 });
-            return;
+            updates.row_words().extend(self.order.iter().map(|&column| row[column]));
+            return updates.end_row(time, if operation == operation::INSERT { 1 } else { -1 });
         }
         let sequence = self.origin << 44 | self.position << operation::BITS | operation;
         self.position += 1;
         let words = updates.row_words();
-        words.extend(self.order[..self.key_width].iter().map(|&column| row[column]));
+        words.extend(self.order[..self.written].iter().map(|&column| row[column]));
         words.push(sequence);
-        words.extend(self.order[self.key_width..].iter().map(|&column| row[column]));
+        words.extend(self.order[self.written..].iter().map(|&column| row[column]));
         updates.end_row(time, 1);
     }
 
@@ -150,7 +162,8 @@ mod tests {
     fn a_relation_that_nobody_writes_to_holds_no_batch_for_each_time() {
         for mode in [InputMode::Set, InputMode::Upsert(vec![0]), InputMode::Raw] {
             let held = timely::execute_directly(move |worker| {
-                let mut built = build(worker, "quiet", &mode, 2, 0, None, &Meter::default());
+                let declared = Declared { name: "quiet", mode: &mode, width: 2, key: None };
+                let mut built = build(worker, &declared, 0, None, &Meter::default());
                 let mut upper = Antichain::new();
                 for time in 1..500 {
                     built.input.advance(time);

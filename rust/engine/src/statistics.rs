@@ -31,9 +31,9 @@ pub struct Statistics {
 impl Engine {
     /// What is known of a relation on a cluster of so many workers.
     pub fn statistics(&self, relation: RelationId, workers: usize) -> Option<Statistics> {
-        let (base, order) = self.base(relation)?;
-        let workers = workers as u64;
-        let share = count(base, |view| view.trie().keys()) as u64;
+        let stored = self.stored(relation)?;
+        let (base, order, workers) = (&stored.base, &stored.order, workers as u64);
+        let share = count(base, |view| view.trie().vals()) as u64;
         // Who has no row of a relation that has been written to may have none because there are only few.
         let few = share == 0 && workers > 1 && self.is_written(relation);
         let rows = if few { 1 } else { share * workers };
@@ -42,7 +42,7 @@ impl Engine {
         for (place, &column) in order.iter().enumerate() {
             distinct[column] = estimate(sample.iter().map(|row| row[place]), sample.len() as u64, rows);
         }
-        let keys = self.arrangements(relation);
+        let keys = self.arrangements(relation).chain([(stored.key(), base)]);
         let keys =
             keys.map(|(key, agent)| (key.to_vec(), count(agent, |view| view.trie().keys()) as u64 * workers));
         Some(Statistics { rows, distinct, keys: keys.collect() })
@@ -58,18 +58,18 @@ fn count(agent: &Agent<u64>, of: impl Fn(&View<u64>) -> usize) -> usize {
 /// Rows at random, or all if they are few; the same ones each time.
 fn sample(agent: &Agent<u64>) -> Vec<Vec<Word>> {
     let views = views(agent);
-    let total: usize = views.iter().map(|view| view.trie().keys()).sum();
+    let total: usize = views.iter().map(|view| view.trie().vals()).sum();
     let row = |mut at: usize| {
         let view = views.iter().find(|view| {
-            let here = at < view.trie().keys();
+            let here = at < view.trie().vals();
             if !here {
-                at -= view.trie().keys();
+                at -= view.trie().vals();
             }
             here
         });
         view.map_or_else(Vec::new, |view| {
             let trie = view.trie();
-            [trie.key(at), trie.value(trie.values(at).start)].concat()
+            [trie.key(trie.key_of(at)), trie.value(at)].concat()
         })
     };
     if total <= 2 * SAMPLE {

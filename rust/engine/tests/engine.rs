@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use common::plans::{N, PlanBuilder, call, closure, cols, edges, number};
 use common::{Command, Random, check};
+use dataflow_engine::Engine;
 use dataflow_protocol::plan::{AggregateFunc, Expr, Func, InputMode, Node, Plan, RelationRef, Value};
 use dataflow_protocol::value::from_number;
 
@@ -81,6 +82,54 @@ fn input_modes_keep_their_meaning() {
 fn closure_follows_inserts_and_deletes() {
     sweep(&[(0, closure(true))], &["edge"], 9);
     sweep(&[(0, closure(false))], &["edge"], 9);
+}
+
+/// `edge`, an input, and `two`, where it meets itself.
+fn met(mode: InputMode, left: &[usize], right: &[usize]) -> Plan {
+    let mut plan = PlanBuilder::new("met");
+    let edge = plan.relation("edge", &[N, N], Some(mode));
+    let two = plan.relation("two", &[N, N, N, N], None);
+    let edges = plan.get(edge);
+    let joined = plan.join((edges, left), (edges, right), &[0, 1, 2, 3]);
+    plan.stratum(false, &[(two, joined)]);
+    plan.0
+}
+
+const KEYS: [(&[usize], &[usize]); 5] =
+    [(&[0], &[0]), (&[1], &[1]), (&[0], &[1]), (&[0, 1], &[0, 1]), (&[1, 0], &[0, 1])];
+
+#[test]
+fn inputs_are_read_by_whatever_they_are_kept_by() {
+    for mode in [InputMode::Set, InputMode::Raw, InputMode::Upsert(vec![0]), InputMode::Upsert(vec![1])] {
+        for (left, right) in KEYS {
+            let mut late = PlanBuilder::new("late");
+            let edge = late.import(1, "edge", &[N, N]);
+            let turned = late.relation("turned", &[N, N], None);
+            let edges = late.get(edge);
+            let back = late.antijoin((edges, &[0, 1]), (edges, &[1, 0]));
+            let joined = late.join((back, &[1]), (edges, &[0]), &[0, 3]);
+            late.stratum(false, &[(turned, joined)]);
+            sweep(&[(0, met(mode.clone(), left, right)), (9, late.0)], &["edge"], 5);
+        }
+    }
+}
+
+#[test]
+fn rows_are_held_once_where_they_are_kept_by_what_they_are_joined_by() {
+    let arrangements = |mode: InputMode| {
+        KEYS.map(|(left, right)| {
+            let plan = met(mode.clone(), left, right);
+            timely::execute_directly(move |worker| {
+                let mut engine = Engine::new(worker);
+                engine.register(worker, 1, &plan).expect("a valid plan");
+                engine.stats().arrangements
+            })
+        })
+    };
+    // One is `two`.
+    assert_eq!(arrangements(InputMode::Set), [2, 2, 3, 2, 3]);
+    assert_eq!(arrangements(InputMode::Raw), [2, 2, 3, 2, 3]);
+    assert_eq!(arrangements(InputMode::Upsert(vec![1])), [3, 2, 3, 3, 4]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use timely::worker::Worker;
 
 use super::Engine;
 use crate::catalog::{RelationInfo, Stored};
-use crate::input;
+use crate::input::{self, Declared};
 use crate::operators::window::Clock;
 
 /// The name of the clock's relation.
@@ -114,7 +114,8 @@ impl Engine {
         self.clock.dataflow = Some(worker.next_dataflow_index());
         let meter = self.meter(None);
         let deliver_as = Some((CLOCK, &self.finished));
-        let built = input::build(worker, NAME, &InputMode::Set, 1, time, deliver_as, &meter);
+        let declared = Declared { name: NAME, mode: &InputMode::Set, width: 1, key: None };
+        let built = input::build(worker, &declared, time, deliver_as, &meter);
         let info = Arc::new(RelationInfo {
             id: CLOCK,
             name: NAME.to_owned(),
@@ -127,6 +128,7 @@ impl Engine {
             info,
             base: built.agent,
             order: built.order,
+            key_width: built.key_width,
             set: true,
             delivery: built.delivery.unwrap_or_default(),
             input: Some(built.input),

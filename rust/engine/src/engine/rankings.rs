@@ -61,6 +61,7 @@ impl Engine {
             info,
             base,
             order: (0..width).collect(),
+            key_width: width,
             set,
             delivery,
             input: None,

@@ -35,9 +35,11 @@ pub(crate) struct External {
     pub(crate) base: Agent<u64>,
     /// See `base`.
     pub(crate) order: Vec<usize>,
+    /// See `base`.
+    pub(crate) key_width: usize,
     /// Whether each row stands once.
     pub(crate) set: bool,
-    /// By key columns; see [`super::context::order`].
+    /// By key columns that `base` isn't arranged by; see [`super::context::order`].
     pub(crate) arrangements: BTreeMap<Vec<usize>, Agent<u64>>,
 }
 
@@ -119,7 +121,7 @@ pub(super) struct Outer<'scope, 'a> {
     clock: Option<Clock<'scope>>,
     meter: Meter,
     memo: Memo<'scope, u64>,
-    /// Imported arrangements; the key is absent for a relation's base.
+    /// Imported arrangements; the key is absent for a relation as it is kept.
     imported: BTreeMap<(RelationRef, Option<Vec<usize>>), ArrangedRows<'scope, u64>>,
     /// Relations of this dataflow, arranged by whole rows.
     derived: BTreeMap<usize, ArrangedRows<'scope, u64>>,
@@ -171,8 +173,12 @@ impl<'scope> Outer<'scope, '_> {
         (!derived_here && self.externals.contains_key(&relation)).then_some(relation)
     }
 
-    fn import(&mut self, relation: RelationRef, key: Option<Vec<usize>>) -> ArrangedRows<'scope, u64> {
-        let index = (relation, key);
+    fn import(&mut self, relation: RelationRef, key: Option<&[usize]>) -> ArrangedRows<'scope, u64> {
+        let kept = |key: &[usize]| {
+            let external = &self.externals[&relation];
+            external.order[..external.key_width] == *key
+        };
+        let index = (relation, key.filter(|key| !kept(key)).map(<[_]>::to_vec));
         if let Some(arranged) = self.imported.get(&index) {
             return arranged.clone();
         }
@@ -274,7 +280,7 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
         if let Some(relation) = self.external(node)
             && !self.valid.plan.frozen
         {
-            return Some(self.import(relation, Some(key.to_vec())));
+            return Some(self.import(relation, Some(key)));
         }
         let Node::Get { relation: RelationRef::Local(local) } = self.valid.plan.nodes[node] else {
             return None;

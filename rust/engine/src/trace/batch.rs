@@ -31,6 +31,11 @@ impl Ends {
         self.len += 1;
     }
 
+    /// The group that `member` is of.
+    fn group(&self, member: usize) -> usize {
+        if self.ends.is_empty() { member } else { self.ends.partition_point(|&end| end as usize <= member) }
+    }
+
     #[inline]
     fn range(&self, index: usize) -> Range<usize> {
         if self.ends.is_empty() {
@@ -79,6 +84,11 @@ impl Trie {
     #[inline]
     pub(crate) fn values(&self, index: usize) -> Range<usize> {
         self.key_ends.range(index)
+    }
+
+    /// The index of the key of value `index`.
+    pub(crate) fn key_of(&self, index: usize) -> usize {
+        self.key_ends.group(index)
     }
 
     #[inline]
@@ -346,6 +356,7 @@ mod tests {
             (&[1][..], 0..1, &[2][..], 1..3)
         );
         assert_eq!((trie.value(2), trie.updates(2)), (&[9][..], 2..4));
+        assert_eq!([0, 1, 2].map(|value| trie.key_of(value)), [0, 1, 1]);
         assert_eq!((batch.time(3), batch.diff(3)), (4, -1));
     }
 

@@ -66,20 +66,39 @@ pub(crate) mod operation {
 /// An operation is a row of key, sequence and value; the lowest bits of the sequence say which [`operation`] it is, and
 /// all of it orders the operations of one time. The key of a set is the whole row.
 pub(crate) struct LastWrite {
-    /// Words of the key.
-    key_width: usize,
-    /// Words of the rest of a row.
-    val_width: usize,
+    shape: Shape,
     ladder: Ladder<u64>,
     retained: Antichain<u64>,
     prior: Prior<u64>,
     meter: Meter,
 }
 
+/// How wide rows are, and what they are found by.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Words of a row.
+    pub(crate) width: usize,
+    /// Words of the key of which the last write wins.
+    pub(crate) written: usize,
+    /// Words of the key that rows are arranged by: of a set maybe fewer, else as many.
+    pub(crate) arranged: usize,
+}
+
+impl Shape {
+    /// Of an operation's row, what is arranged under its key.
+    fn value(self, operation: &[Word]) -> &[Word] {
+        if self.arranged == self.written {
+            &operation[self.written + 1..]
+        } else {
+            &operation[self.arranged..self.written]
+        }
+    }
+}
+
 impl LastWrite {
-    pub(crate) fn new(key_width: usize, val_width: usize, prior: Prior<u64>, meter: &Meter) -> Self {
+    pub(crate) fn new(shape: Shape, prior: Prior<u64>, meter: &Meter) -> Self {
         let (ladder, retained, meter) = (Ladder::default(), Antichain::new(), meter.clone());
-        LastWrite { key_width, val_width, ladder, retained, prior, meter }
+        LastWrite { shape, ladder, retained, prior, meter }
     }
 }
 
@@ -104,23 +123,23 @@ impl Extract for LastWrite {
         if ready.is_empty() {
             return (None, self.retained.borrow());
         }
+        let shape = self.shape;
         let mut folding = Folding {
-            key_width: self.key_width,
+            shape,
             prior: Cursors::new(self.prior.views()),
+            found: None,
             value: Vec::new(),
             group: Vec::new(),
-            changes: Updates::new(self.val_width),
-            builder: BatchBuilder::new(self.key_width, self.val_width),
+            changes: Updates::new(shape.width - shape.arranged),
+            builder: BatchBuilder::new(shape.arranged, shape.width - shape.arranged),
         };
-        if self.val_width == 0 {
+        if shape.written == shape.width {
             // Of a set most operations leave a row; of what is replaced few may.
-            folding.builder.reserve(ready.len(), ready.len(), ready.len());
+            let keys = if shape.arranged == shape.width { ready.len() } else { 0 };
+            folding.builder.reserve(keys, ready.len(), ready.len());
         }
         ready.for_each(|row, times| {
-            if folding
-                .group
-                .first()
-                .is_some_and(|(first, _)| first[..self.key_width] != row[..self.key_width])
+            if folding.group.first().is_some_and(|(first, _)| first[..shape.written] != row[..shape.written])
             {
                 folding.end_group();
             }
@@ -134,8 +153,10 @@ impl Extract for LastWrite {
 
 /// Operations in the order of their keys, folded as soon as a key is complete.
 struct Folding<'a> {
-    key_width: usize,
+    shape: Shape,
     prior: Cursors<u64>,
+    /// The key that `prior` has found last.
+    found: Option<&'a [Word]>,
     value: Vec<Word>,
     /// The operations of the key, in order but for their times.
     group: Vec<(&'a [Word], u64)>,
@@ -146,16 +167,24 @@ struct Folding<'a> {
 impl Folding<'_> {
     fn end_group(&mut self) {
         let Some(&(first, _)) = self.group.first() else { return };
-        let key = &first[..self.key_width];
-        self.prior.find(key);
-        let prior = self.prior.single(&mut self.value).then_some(&self.value[..]);
+        let key = &first[..self.shape.arranged];
+        if self.found != Some(key) {
+            self.prior.find(key);
+            self.found = Some(key);
+        }
+        let prior = if self.shape.arranged == self.shape.written {
+            self.prior.single(&mut self.value).then_some(&self.value[..])
+        } else {
+            let value = self.shape.value(first);
+            (self.prior.count(value, |_| true) > 0).then_some(value)
+        };
         // Equal times stay in the order of the operations.
         self.group.sort_by_key(|&(_, time)| time);
         let (mut current, mut settled) = (prior, prior);
         for same_time in self.group.chunk_by(|a, b| a.1 == b.1) {
             for (row, _) in same_time {
-                let val = &row[self.key_width + 1..];
-                let kind = row[self.key_width] & ((1 << operation::BITS) - 1);
+                let val = self.shape.value(row);
+                let kind = row[self.shape.written] & ((1 << operation::BITS) - 1);
                 if kind == operation::INSERT {
                     current = Some(val);
                 } else if kind == operation::ERASE || current == Some(val) {
