@@ -13,11 +13,11 @@ use timely::worker::Worker;
 
 use crate::container::Updates;
 use crate::meter::Meter;
-use crate::operators::arrange::{arrange, arrange_with, readable};
+use crate::operators::arrange::{arrange, arrange_folded, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
 use crate::render::order;
 use crate::trace::Agent;
-use crate::trace::fold::{LastWrite, Prior, Shape, operation};
+use crate::trace::fold::{LastWrite, Shape, operation};
 use crate::trace::ladder::RUN_ROWS;
 
 /// Rows handed to the dataflow at once: what follows sorts them in one go.
@@ -78,12 +78,8 @@ pub(crate) fn build(
         let arranged = match mode {
             InputMode::Raw => arrange(rows, name, key_width, meter),
             InputMode::Set | InputMode::Upsert(_) => {
-                let prior = Prior::default();
                 let shape = Shape { width, written, arranged: key_width };
-                let batcher = LastWrite::new(shape, prior.clone(), meter);
-                let arranged = arrange_with(rows, name, key_width, batcher, meter);
-                prior.set(arranged.trace.clone());
-                arranged
+                arrange_folded(rows, name, key_width, meter, |prior| LastWrite::new(shape, prior, meter))
             }
         };
         let agent = arranged.trace.clone();

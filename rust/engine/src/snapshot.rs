@@ -61,7 +61,7 @@ pub(crate) struct Snapshots {
     lap: u64,
     me: WorkerIndex,
     waiting: Vec<Request>,
-    reading: VecDeque<(Request, Scan<u64>)>,
+    reading: VecDeque<(Request, Scan)>,
 }
 
 impl Snapshots {
@@ -162,7 +162,7 @@ impl Snapshots {
     }
 
     /// Reads a slice and sends it; `true` if it was the last one.
-    fn read(&mut self, request: &mut Request, scan: &mut Scan<u64>, effort: usize) -> bool {
+    fn read(&mut self, request: &mut Request, scan: &mut Scan, effort: usize) -> bool {
         let width = request.columns.len();
         let mut changes = Changes::new(width);
         let mut row: Vec<Word> = Vec::new();

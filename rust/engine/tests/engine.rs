@@ -11,7 +11,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::plans::{N, PlanBuilder, call, closure, cols, edges, number};
+use common::plans::{N, PlanBuilder, call, closure, cols, edges, lengths, number, shortest};
 use common::{Command, Random, check};
 use dataflow_engine::Engine;
 use dataflow_protocol::plan::{AggregateFunc, Expr, Func, InputMode, Node, Plan, RelationRef, Value};
@@ -248,15 +248,8 @@ fn recursion_that_takes_rows_away_settles_where_the_rounds_do() {
     let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
     let path = plan.relation("path", &[N, N, N], None);
     let (edges_, paths) = (plan.get(edge), plan.get(path));
-    let one = plan.map(edges_, Vec::new(), vec![Expr::Col(0), Expr::Col(1), number(1)]);
-    let on = plan.join((paths, &[1]), (edges_, &[0]), &[0, 4, 2]);
-    let longer = vec![Expr::Col(0), Expr::Col(1), call(Func::Add, vec![Expr::Col(2), number(1)])];
-    let on = plan.map(on, Vec::new(), longer);
-    let all = plan.union(&[one, on]);
-    let all = plan.node(Node::Distinct { input: all });
-    let pairs = plan.join((all, &[0, 1]), (all, &[0, 1]), &[0, 1, 2, 5]);
-    let worse = plan.map(pairs, vec![call(Func::Lt, cols(&[3, 2]))], cols(&[0, 1, 2]));
-    let least = plan.antijoin((all, &[0, 1, 2]), (worse, &[0, 1, 2]));
+    let all = lengths(&mut plan, edges_, paths);
+    let least = shortest(&mut plan, all);
     plan.stratum(true, &[(path, least)]);
     sweep(&[(0, plan.0)], &["edge"], 7);
 }
@@ -269,11 +262,7 @@ fn aggregates_in_a_recursion_follow_its_rounds() {
     let path = plan.relation("path", &[N, N, N], None);
     let from = plan.relation("from", &[N, N, N, N], None);
     let (edges_, paths) = (plan.get(edge), plan.get(path));
-    let one = plan.map(edges_, Vec::new(), vec![Expr::Col(0), Expr::Col(1), number(1)]);
-    let on = plan.join((paths, &[1]), (edges_, &[0]), &[0, 4, 2]);
-    let longer = vec![Expr::Col(0), Expr::Col(1), call(Func::Add, vec![Expr::Col(2), number(1)])];
-    let on = plan.map(on, Vec::new(), longer);
-    let all = plan.union(&[one, on]);
+    let all = lengths(&mut plan, edges_, paths);
     let least = plan.reduce(all, &[0, 1], &[(AggregateFunc::Min, Some(2))]);
     let of_each =
         [(AggregateFunc::Count, None), (AggregateFunc::Sum, Some(2)), (AggregateFunc::Max, Some(1))];

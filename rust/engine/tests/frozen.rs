@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::plans::{N, PlanBuilder, call, cols, edges, number};
+use common::plans::{N, PlanBuilder, call, cols, edges, lengths, number, shortest};
 use common::{Command, Random, check};
 use dataflow_engine::{EmitBudget, Engine, EngineError};
 use dataflow_protocol::ids::WorkerIndex;
@@ -105,15 +105,8 @@ fn recursion_that_takes_rows_away() {
     let edge = plan.import(1, "edge", &[N, N]);
     let path = plan.relation("path", &[N, N, N], None);
     let (edges_, paths) = (plan.get(edge), plan.get(path));
-    let one = plan.map(edges_, Vec::new(), vec![Expr::Col(0), Expr::Col(1), number(1)]);
-    let on = plan.join((paths, &[1]), (edges_, &[0]), &[0, 4, 2]);
-    let longer = vec![Expr::Col(0), Expr::Col(1), call(Func::Add, vec![Expr::Col(2), number(1)])];
-    let on = plan.map(on, Vec::new(), longer);
-    let all = plan.union(&[one, on]);
-    let all = plan.node(Node::Distinct { input: all });
-    let pairs = plan.join((all, &[0, 1]), (all, &[0, 1]), &[0, 1, 2, 5]);
-    let worse = plan.map(pairs, vec![call(Func::Lt, cols(&[3, 2]))], cols(&[0, 1, 2]));
-    let least = plan.antijoin((all, &[0, 1, 2]), (worse, &[0, 1, 2]));
+    let all = lengths(&mut plan, edges_, paths);
+    let least = shortest(&mut plan, all);
     plan.stratum(true, &[(path, least)]);
     sweep(InputMode::Set, &[(8, freeze(plan))]);
 }

@@ -10,11 +10,11 @@ use std::cmp::Ordering;
 use dataflow_protocol::plan::{Aggregate, AggregateFunc};
 use dataflow_protocol::value::{Type, Word, from_float, from_number, to_float, to_number};
 use differential_dataflow::operators::reduce::{ReduceTactic, reduce_with_tactic};
-use differential_dataflow::trace::{Description, Span};
+use differential_dataflow::trace::Span;
 use timely::progress::Antichain;
 
 use super::Rows;
-use super::arrange::{arrange, arrange_with, readable};
+use super::arrange::{arrange, arrange_folded, readable};
 use super::linear::{flatten, map};
 use crate::budget::Kind;
 use crate::container::{Diff, EngineTime};
@@ -24,8 +24,8 @@ use crate::expr::{Project, Scalar};
 use crate::meter::Meter;
 use crate::trace::batch::BatchBuilder;
 use crate::trace::cursors::Cursors;
-use crate::trace::fold::Prior;
 use crate::trace::totals::TotalsBatcher;
+use crate::trace::view::span;
 use crate::trace::{RowBatch, RowSpine, View};
 
 /// The rows of a reduction: key columns, then one column an aggregate. `types` are those of the input's columns.
@@ -80,17 +80,18 @@ fn totals<'scope>(
         };
         finish.push(Scalar::Total(total));
     }
-    let prior = Prior::default();
-    let batcher = TotalsBatcher::new(key_width, columns.len() - key_width, prior.clone(), meter);
-    meter.hold_waiting(batcher.held());
+    let summands = columns.len() - key_width;
     let project = Project::columns(columns);
     let rows = if project.is_identity(types.len()) {
         rows
     } else {
         map(rows, "Summands", project, &meter.preparing())
     };
-    let arranged = arrange_with(rows, "Totals", key_width, batcher, meter);
-    prior.set(arranged.trace.clone());
+    let arranged = arrange_folded(rows, "Totals", key_width, meter, |prior| {
+        let batcher = TotalsBatcher::new(key_width, summands, prior, meter);
+        meter.hold_waiting(batcher.held());
+        batcher
+    });
     flatten(&readable(arranged), "Finish", Project::scalars(finish), meter)
 }
 
@@ -170,11 +171,7 @@ impl ReduceTactic<u64, View<u64>, View<u64>> for Groups {
         }
         let _timed = meter.timed(Kind::Aggregate);
         match meter.guard("an aggregate", || self.changes(source, output, input)) {
-            Some(batch) => {
-                let batch = (batch.len() > 0).then(|| View::from(batch));
-                let desc = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(0));
-                (Some(Span::new(desc, batch)), Antichain::new())
-            }
+            Some(batch) => (Some(span(lower, upper, batch)), Antichain::new()),
             None => (None, held.clone()),
         }
     }

@@ -6,7 +6,7 @@
 use dataflow_protocol::plan::Aggregate;
 use dataflow_protocol::value::{Type, Word};
 use differential_dataflow::operators::reduce::{ReduceTactic, reduce_with_tactic};
-use differential_dataflow::trace::{Description, Span};
+use differential_dataflow::trace::Span;
 use timely::progress::Antichain;
 
 use super::Rows;
@@ -20,6 +20,7 @@ use crate::expr::Project;
 use crate::meter::Meter;
 use crate::trace::batch::{BatchBuilder, RowBatch};
 use crate::trace::cursors::Cursors;
+use crate::trace::view::span;
 use crate::trace::{RowSpine, View};
 
 /// The rows of a reduction: key columns, then one column an aggregate. `types` are those of the input's columns.
@@ -65,11 +66,7 @@ impl<T: EngineTime> ReduceTactic<T, View<T>, View<T>> for Groups<T> {
         }
         let _timed = meter.timed(Kind::Aggregate);
         match meter.guard("an aggregate", || self.changes(source, output, input, due, upper)) {
-            Some(batch) => {
-                let batch = (batch.len() > 0).then(|| View::from(batch));
-                let desc = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(T::minimum()));
-                (Some(Span::new(desc, batch)), self.withheld.frontier())
-            }
+            Some(batch) => (Some(span(lower, upper, batch)), self.withheld.frontier()),
             None => (None, held.clone()),
         }
     }

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use dataflow_protocol::value::Word;
 use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::operators::reduce::{ReduceTactic, reduce_with_tactic};
-use differential_dataflow::trace::{Description, Span};
+use differential_dataflow::trace::Span;
 use timely::progress::Antichain;
 
 use super::Rows;
-use super::arrange::arrange_with;
+use super::arrange::arrange_folded;
 use super::withheld::{Withheld, interesting, is_chain, next_key};
 use crate::budget::Kind;
 use crate::container::sort::consolidate_times;
@@ -23,7 +23,7 @@ use crate::meter::Meter;
 use crate::trace::batch::BatchBuilder;
 use crate::trace::cursors::Cursors;
 use crate::trace::first::FirstTimes;
-use crate::trace::fold::Prior;
+use crate::trace::view::span;
 use crate::trace::{Agent, RowSpine, View};
 
 /// Rows whose differences add up to more than 0, each once; arranged by the whole row, as `counted` is.
@@ -64,12 +64,11 @@ pub(crate) fn first_times<'scope, T: EngineTime>(
     iterates: Option<&str>,
     meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
-    let prior = Prior::default();
-    let batcher = FirstTimes::new(width, prior.clone(), iterates.map(Rc::from), meter);
-    meter.hold_waiting(batcher.held());
-    let arranged = arrange_with(rows, name, width, batcher, meter);
-    prior.set(arranged.trace.clone());
-    arranged
+    arrange_folded(rows, name, width, meter, |prior| {
+        let batcher = FirstTimes::new(width, prior, iterates.map(Rc::from), meter);
+        meter.hold_waiting(batcher.held());
+        batcher
+    })
 }
 
 struct Distinct<T> {
@@ -118,9 +117,7 @@ impl<T: EngineTime> ReduceTactic<T, View<T>, View<T>> for Distinct<T> {
         }
         let batch = visit.builder.done();
         meter.emitted(batch.len());
-        let batch = (batch.len() > 0).then(|| View::from(batch));
-        let desc = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(T::minimum()));
-        (Some(Span::new(desc, batch)), self.withheld.frontier())
+        (Some(span(lower, upper, batch)), self.withheld.frontier())
     }
 }
 

@@ -54,13 +54,13 @@ struct Window {
     going: Waiting,
     bytes: usize,
     looked_at: u64,
-    seen: Seen,
+    shown: Shown,
 }
 
 /// How far a window's rows have been seen: those coming up to a key, then those going. Rows move from the former to the latter,
 /// so none is missed that stays.
 #[derive(Debug, Default)]
-struct Seen {
+struct Shown {
     coming: bool,
     up_to: Box<[Word]>,
 }
@@ -93,12 +93,12 @@ impl Window {
         }
     }
 
-    /// Shows some more of the rows that were there when `seen` was new, and are; how many words, 0 once there are no more.
+    /// Shows some more of the rows that were there when `shown` was new, and are; how many words, 0 once there are no more.
     fn show(&mut self, mut each: impl FnMut(&[Word])) -> usize {
         loop {
-            let waiting = if self.seen.coming { &self.going } else { &self.coming };
+            let waiting = if self.shown.coming { &self.going } else { &self.coming };
             let (mut words, mut last) = (0, None);
-            let unseen = (Bound::Excluded(&*self.seen.up_to), Bound::Unbounded);
+            let unseen = (Bound::Excluded(&*self.shown.up_to), Bound::Unbounded);
             for (key, _) in waiting.range::<[Word], _>(unseen) {
                 each(key);
                 words += key.len();
@@ -108,8 +108,8 @@ impl Window {
                 }
             }
             match last {
-                Some(last) => self.seen.up_to = last.clone(),
-                None if !self.seen.coming => self.seen = Seen { coming: true, ..Seen::default() },
+                Some(last) => self.shown.up_to = last.clone(),
+                None if !self.shown.coming => self.shown = Shown { coming: true, ..Shown::default() },
                 None => return 0,
             }
             if words > 0 {
@@ -254,7 +254,7 @@ struct Stage {
 /// Rows that aren't in the window yet are told of when they come into it: until those of a time have, the time isn't over.
 impl State for RefCell<Stage> {
     fn begin(&self) {
-        self.borrow_mut().window.seen = Seen::default();
+        self.borrow_mut().window.shown = Shown::default();
     }
 
     fn mark(&self) -> usize {
@@ -385,7 +385,7 @@ mod tests {
         }
         assert!(pieces > 10 && window.coming.len() < rows as usize / 3, "{pieces}, {}", window.coming.len());
         assert!((0..rows).all(|row| seen.contains(&row)));
-        window.seen = Seen::default();
+        window.shown = Shown::default();
         assert!(window.show(|_| ()) > 0, "and anew");
     }
 

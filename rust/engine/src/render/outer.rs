@@ -43,6 +43,13 @@ pub(crate) struct External {
     pub(crate) arrangements: BTreeMap<Vec<usize>, Agent<u64>>,
 }
 
+impl External {
+    /// The columns that `base` is arranged by.
+    fn key(&self) -> &[usize] {
+        &self.order[..self.key_width]
+    }
+}
+
 /// What a program's dataflow reads of others.
 pub(crate) struct Elsewhere<'scope> {
     /// An entry for every import, and for every local input relation (its transacted rows).
@@ -174,11 +181,8 @@ impl<'scope> Outer<'scope, '_> {
     }
 
     fn import(&mut self, relation: RelationRef, key: Option<&[usize]>) -> ArrangedRows<'scope, u64> {
-        let kept = |key: &[usize]| {
-            let external = &self.externals[&relation];
-            external.order[..external.key_width] == *key
-        };
-        let index = (relation, key.filter(|key| !kept(key)).map(<[_]>::to_vec));
+        let kept_by = self.externals[&relation].key();
+        let index = (relation, key.filter(|key| *key != kept_by).map(<[_]>::to_vec));
         if let Some(arranged) = self.imported.get(&index) {
             return arranged.clone();
         }

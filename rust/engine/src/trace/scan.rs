@@ -5,24 +5,24 @@ use std::cmp::Ordering;
 use dataflow_protocol::value::Word;
 
 use super::view::View;
-use crate::container::{Diff, EngineTime};
+use crate::container::Diff;
 
 /// A walk over immutable batches; what is added to the trace meanwhile doesn't matter to it.
-pub(crate) struct Scan<T: EngineTime> {
-    heads: Vec<Head<T>>,
-    until: T,
+pub(crate) struct Scan {
+    heads: Vec<Head>,
+    until: u64,
 }
 
 /// A batch and the row that it has come to; there is one as long as the head is kept.
 #[derive(Clone)]
-struct Head<T: EngineTime> {
-    view: View<T>,
+struct Head {
+    view: View<u64>,
     key: usize,
     val: usize,
 }
 
-impl<T: EngineTime> Head<T> {
-    fn new(view: View<T>) -> Option<Self> {
+impl Head {
+    fn new(view: View<u64>) -> Option<Self> {
         (view.trie().keys() > 0).then_some(Head { view, key: 0, val: 0 })
     }
 
@@ -48,14 +48,14 @@ impl<T: EngineTime> Head<T> {
         self.key < trie.keys()
     }
 
-    fn count(&self, until: &T) -> Diff {
-        self.view.count(self.val, |time| time.less_equal(until))
+    fn count(&self, until: u64) -> Diff {
+        self.view.count(self.val, |&time| time <= until)
     }
 }
 
-impl<T: EngineTime> Scan<T> {
+impl Scan {
     /// Of the contents at `until`, which the batches must cover and not be compacted past.
-    pub(crate) fn new(views: Vec<View<T>>, until: T) -> Self {
+    pub(crate) fn new(views: Vec<View<u64>>, until: u64) -> Self {
         Scan { heads: views.into_iter().filter_map(Head::new).collect(), until }
     }
 
@@ -70,7 +70,7 @@ impl<T: EngineTime> Scan<T> {
             let mut more = true;
             while more && effort > 0 && next.as_ref().is_none_or(|next| head.order(next).is_lt()) {
                 effort -= 1;
-                let count = head.count(&self.until);
+                let count = head.count(self.until);
                 if count != 0 {
                     let (key, val) = head.row();
                     logic(key, val, count);
@@ -88,7 +88,7 @@ impl<T: EngineTime> Scan<T> {
     }
 
     /// Which head has the least row, and the least of the others.
-    fn least(&self) -> (usize, Option<Head<T>>) {
+    fn least(&self) -> (usize, Option<Head>) {
         let (mut least, mut next) = (0, None);
         for at in 1..self.heads.len() {
             if self.heads[at].order(&self.heads[least]).is_lt() {
@@ -103,7 +103,7 @@ impl<T: EngineTime> Scan<T> {
     /// Steps past a row that several heads stand at.
     fn together(&mut self, least: usize, logic: &mut impl FnMut(&[Word], &[Word], Diff)) {
         let least = self.heads[least].clone();
-        let (mut count, until) = (0, &self.until);
+        let (mut count, until) = (0, self.until);
         self.heads.retain_mut(|head| {
             let same = head.order(&least).is_eq();
             if same {

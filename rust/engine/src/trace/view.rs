@@ -199,6 +199,16 @@ impl<T: EngineTime> AsOf<T> {
     }
 }
 
+/// What an operator makes of the interval from `lower` to `upper`, as its own arrangement keeps it.
+pub(crate) fn span<T: EngineTime>(
+    lower: &Antichain<T>,
+    upper: &Antichain<T>,
+    batch: RowBatch<T>,
+) -> Span<T, View<T>> {
+    let desc = Description::new(lower.clone(), upper.clone(), Antichain::from_elem(T::minimum()));
+    Span::new(desc, (batch.len() > 0).then(|| View::from(batch)))
+}
+
 /// A span as the reader of [`View::as_of`] sees it.
 pub(crate) fn span_as_of<T: EngineTime>(span: &Span<u64, View<u64>>, since: u64) -> Span<T, View<T>> {
     let lift = |frontier: &Antichain<u64>| frontier.iter().map(|&time| T::from_outer(time)).collect();

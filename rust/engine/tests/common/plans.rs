@@ -143,3 +143,20 @@ pub fn closure(linear: bool) -> Plan {
     plan.stratum(true, &[(path, all)]);
     plan.0
 }
+
+/// Lengths of paths: an edge is one of length 1, and `paths` go on by an edge. A row is from, to and length.
+pub fn lengths(plan: &mut PlanBuilder, edges: usize, paths: usize) -> usize {
+    let one = plan.map(edges, Vec::new(), vec![Expr::Col(0), Expr::Col(1), number(1)]);
+    let on = plan.join((paths, &[1]), (edges, &[0]), &[0, 4, 2]);
+    let longer = vec![Expr::Col(0), Expr::Col(1), call(Func::Add, vec![Expr::Col(2), number(1)])];
+    let on = plan.map(on, Vec::new(), longer);
+    plan.union(&[one, on])
+}
+
+/// Of [`lengths`] the least from one to the other, without a reduction: those than which none is less.
+pub fn shortest(plan: &mut PlanBuilder, lengths: usize) -> usize {
+    let all = plan.node(Node::Distinct { input: lengths });
+    let pairs = plan.join((all, &[0, 1]), (all, &[0, 1]), &[0, 1, 2, 5]);
+    let worse = plan.map(pairs, vec![call(Func::Lt, cols(&[3, 2]))], cols(&[0, 1, 2]));
+    plan.antijoin((all, &[0, 1, 2]), (worse, &[0, 1, 2]))
+}
