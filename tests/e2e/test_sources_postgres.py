@@ -6,7 +6,9 @@ Skipped where there is no server to run; `.ci/postgresql` installs one where it 
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -363,6 +365,26 @@ def test_detaching_leaves_nothing_on_the_server(shop: Shop, client: Wire) -> Non
     # Attached again, relations become what the tables are now.
     shop.attach()
     shop.check()
+
+
+@on_one_shape
+def test_detaching_waits_until_the_server_sees_that_nobody_follows(shop: Shop, client: Wire) -> None:
+    shop.transactions(5)
+    shop.attach()
+    shop.check()
+    slot = f"slot_name = 'dataflow_{shop.name}'"
+    [(process,)] = shop.postgres.rows(f"SELECT active_pid FROM pg_replication_slots WHERE {slot}")
+    os.kill(process, signal.SIGSTOP)
+    try:
+        asked = client.start("detach", name=shop.name)
+        others = "query LIKE 'SELECT active_pid%' AND pid <> pg_backend_pid()"
+        asking = f"SELECT 1 FROM pg_stat_activity WHERE {others}"
+        while not shop.postgres.rows(asking):
+            pass
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert client.finish(asked).keys() == {"time"}
+    assert f"dataflow_{shop.name}" not in slots(shop.postgres)
 
 
 @on_one_shape

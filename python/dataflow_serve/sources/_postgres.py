@@ -30,6 +30,8 @@ CHUNK_BYTES = 512 << 10
 BATCH_MESSAGES = 2000
 """Messages handed over at once."""
 FEEDBACK_SECONDS = 0.5
+RELEASE_SECONDS = 10
+"""How long a slot of ours may be in use after our connection to it was closed."""
 """How often the server is told what it needn't keep any more, and that somebody is here."""
 SETTINGS = (
     "-c datestyle=ISO -c timezone=UTC -c bytea_output=hex -c extra_float_digits=1 -c intervalstyle=iso_8601"
@@ -102,6 +104,8 @@ class PostgresReader:
         self._application = f"dataflow-serve {name}"
         self._feed: Feed = intake.feed(source.queue_bytes)
         self._position: int | None = None
+        self._follower: int | None = None
+        """The server's process at the other end of the last replication connection."""
         self._woken, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         self._cancel: Callable[[], None] | None = None
@@ -180,6 +184,8 @@ class PostgresReader:
             if not replication:
                 connection.autocommit = True
             self._cancel = connection.cancel
+            if replication:
+                self._follower = connection.info.backend_pid
             # `interrupt` may have come too early to cancel anything.
             self._check_stopped()
             yield connection
@@ -204,13 +210,25 @@ class PostgresReader:
         )
 
     def _drop_slot(self, cursor: Any) -> None:
-        cursor.execute("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", [self._slot])
-        found = cursor.fetchone()
-        if found is None:
-            return
-        if found[0] is not None:
-            raise SourceError(f"slot {self._slot!r} is in use by the server's process {found[0]}")
-        cursor.execute("SELECT pg_drop_replication_slot(%s)", [self._slot])
+        patience = time.monotonic() + RELEASE_SECONDS
+        while (user := self._slot_user(cursor)) is not None:
+            if user != self._follower or time.monotonic() > patience:
+                raise SourceError(f"slot {self._slot!r} is in use by the server's process {user}")
+            # Our own connection is closed, but the server's process hasn't come to see it.
+            time.sleep(RELEASE_SECONDS / 200)
+        cursor.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
+            [self._slot],
+        )
+
+    def _slot_user(self, cursor: Any) -> int | None:
+        """The server's process that uses the slot."""
+        cursor.execute(
+            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active_pid IS NOT NULL",
+            [self._slot],
+        )
+        found: tuple[int] | None = cursor.fetchone()
+        return found and found[0]
 
     def _check_table(self, cursor: Any, table: Table) -> None:
         """Whether the table's changes will say enough to follow it in its relation."""
