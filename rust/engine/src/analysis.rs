@@ -42,7 +42,7 @@ pub struct ArrangementFigures {
     pub key: Option<Vec<usize>>,
     /// Its rows. Before batches have been merged a row may count more than once.
     pub rows: u64,
-    /// Distinct keys, as far as batches have been merged; of the relation as it is kept, its rows.
+    /// Distinct values of the columns that it is arranged by, as far as batches have been merged.
     pub keys: u64,
     /// Bytes of its batches.
     pub bytes: u64,

@@ -33,7 +33,7 @@ use crate::operators::arrange::arrange;
 use crate::operators::deliver::{Finished, Interest};
 use crate::operators::import::import;
 use crate::operators::linear::flatten;
-use crate::render::{Built, Elsewhere, External, joined, order, positions, render};
+use crate::render::{Built, Derived, Elsewhere, External, first_spread, joined, order, positions, render};
 use crate::snapshot::{Request, Snapshots};
 use crate::trace::{Agent, View, registry};
 use crate::validate::{Valid, inputs, validate};
@@ -160,16 +160,15 @@ impl Engine {
         // What is only transacted is maintained by its own dataflow, like an import.
         let external = |relation: RelationRef| !matches!(relation, RelationRef::Local(local) if defined.contains(&local));
         // What doesn't follow the imports' changes can't share their arrangements, which do.
-        let wanted = if plan.frozen { Vec::new() } else { joined(valid, external) };
+        let wanted = if plan.frozen { Vec::new() } else { joined(valid, 0..plan.nodes.len(), external) };
         let mut inputs = Vec::new();
         for (local, relation) in plan.relations.iter().enumerate() {
             let Some(mode) = &relation.input else { continue };
             let deliver_as = (!defined.contains(&local)).then_some((ids[local], &self.finished));
             let width = relation.columns.len();
             // Arranged by what it is joined by, its rows needn't be held once more.
-            let mut keys =
-                wanted.iter().filter(|(of, _)| *of == RelationRef::Local(local)).map(|(_, key)| &key[..]);
-            let key = keys.find(|key| is_spread(key));
+            let keys = wanted.iter().filter(|(of, _)| *of == RelationRef::Local(local));
+            let key = first_spread(keys.map(|(_, key)| &key[..]));
             let meter = self.meter(None).of(Part::Input(local));
             let declared = Declared { name: &relation.name, mode, width, key };
             let built = input::build(worker, &declared, time + 1, deliver_as, &meter);
@@ -250,21 +249,19 @@ impl Engine {
         ids: &[RelationId],
         built: Built,
     ) -> Vec<crate::operators::import::Button> {
-        for (local, base, delivery) in built.relations {
+        for Derived { relation: local, base, order, key_width, delivery } in built.relations {
             let info = info(valid.plan, local, ids[local]);
-            let width = info.columns.len();
             let previous = self.catalog.relations.remove(&ids[local]);
             let (input, transacted) =
                 previous.map_or((None, None), |stored| (stored.input, stored.transacted));
             // Changes of what is read by a frozen program don't touch it.
             let reads = if valid.plan.frozen { Vec::new() } else { reads(valid, local, ids) };
-            let order = (0..width).collect();
             self.catalog.names.insert(info.name.clone(), ids[local]);
             let stored = Stored {
                 info,
                 base,
                 order,
-                key_width: width,
+                key_width,
                 set: true,
                 delivery,
                 input,
@@ -776,12 +773,6 @@ impl Stats {
             self.bytes += batch.map_or(0, View::heap_bytes);
         });
     }
-}
-
-/// Whether rows are spread over workers by these columns, each of which is there once.
-fn is_spread(key: &[usize]) -> bool {
-    let columns: BTreeSet<_> = key.iter().collect();
-    !key.is_empty() && columns.len() == key.len()
 }
 
 /// Where the shared arrangements of a relation are among all.

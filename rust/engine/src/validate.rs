@@ -25,6 +25,8 @@ pub(crate) struct Valid<'a> {
     pub(crate) types: Vec<Vec<Type>>,
     /// For every node the local relations it reads, directly or through other nodes, in order.
     pub(crate) reads: Vec<Vec<usize>>,
+    /// For every node by how many nodes and definitions it is read.
+    pub(crate) uses: Vec<usize>,
 }
 
 /// Checks everything.
@@ -47,13 +49,15 @@ fn check(plan: &Plan) -> Result<Valid<'_>, String> {
     require(!plan.frozen || alone, || "a frozen program that has inputs or reads the clock".to_owned())?;
     relations(plan)?;
     let shapes = shapes(plan)?;
-    let mut valid = Valid { plan, shapes, types: Vec::new(), reads: Vec::new() };
+    let mut valid =
+        Valid { plan, shapes, types: Vec::new(), reads: Vec::new(), uses: vec![0; plan.nodes.len()] };
     for (index, node) in plan.nodes.iter().enumerate() {
         let types = valid.node(index, node).map_err(|error| format!("node {index}: {error}"))?;
         require(types.len() <= MAX_COLUMNS, || format!("node {index}: {} columns", types.len()))?;
         valid.types.push(types);
         let reads = valid.reads_of(node);
         valid.reads.push(reads);
+        inputs(node).into_iter().for_each(|input| valid.uses[input] += 1);
     }
     let mut settled: Vec<bool> = plan.relations.iter().map(|relation| relation.input.is_some()).collect();
     let defined: Vec<usize> =
@@ -70,6 +74,7 @@ fn check(plan: &Plan) -> Result<Valid<'_>, String> {
     }
     for (index, stratum) in plan.strata.iter().enumerate() {
         valid.stratum(stratum, &mut settled).map_err(|error| format!("stratum {index}: {error}"))?;
+        stratum.relations.iter().for_each(|definition| valid.uses[definition.node] += 1);
     }
     Ok(valid)
 }

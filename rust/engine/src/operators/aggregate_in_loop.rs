@@ -95,7 +95,7 @@ impl<T: EngineTime> Groups<T> {
         let mut builder = BatchBuilder::new(self.key_width, self.plan.len());
         let mut updates = Updates::<T>::new(self.plan.len());
         let mut key = Vec::with_capacity(self.key_width);
-        while let Some(times) = next_key(visit.input.least(), &mut due, &mut key) {
+        while let Some(times) = next_key(visit.input.least().map(|key| (key, &[][..])), &mut due, &mut key) {
             let later = visit.key(&key, times, upper);
             self.withheld.withhold(&key, later);
             for (row, time, diff) in visit.changes.drain(..) {

@@ -26,7 +26,7 @@ use crate::trace::first::FirstTimes;
 use crate::trace::view::span;
 use crate::trace::{Agent, RowSpine, View};
 
-/// Rows whose differences add up to more than 0, each once; arranged by the whole row, as `counted` is.
+/// Rows whose differences add up to more than 0, each once; arranged as `counted` is.
 pub(crate) fn distinct<'scope, T: EngineTime>(
     counted: Arranged<'scope, Agent<T>>,
     name: &str,
@@ -56,16 +56,17 @@ fn distinct_with<'scope, T: EngineTime>(
     arranged
 }
 
-/// Each row once, of rows that only come: see [`FirstTimes`]. A recursive relation reports the iteration.
+/// Each row once, of rows of `width` that only come, arranged by their first `key_width` words: see [`FirstTimes`]. A recursive
+/// relation reports the iteration.
 pub(crate) fn first_times<'scope, T: EngineTime>(
     rows: Rows<'scope, T>,
     name: &str,
-    width: usize,
+    (width, key_width): (usize, usize),
     iterates: Option<&str>,
     meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
-    arrange_folded(rows, name, width, meter, |prior| {
-        let batcher = FirstTimes::new(width, prior, iterates.map(Rc::from), meter);
+    arrange_folded(rows, name, key_width, meter, |prior| {
+        let batcher = FirstTimes::new(width, key_width, prior, iterates.map(Rc::from), meter);
         meter.hold_waiting(batcher.held());
         batcher
     })
@@ -99,21 +100,21 @@ impl<T: EngineTime> ReduceTactic<T, View<T>, View<T>> for Distinct<T> {
         if input.is_empty() && due.len() == 0 {
             return (None, self.withheld.frontier());
         }
-        let width =
-            source.iter().chain(&output).chain(&input).next().map_or(0, |view| view.trie().key_width());
+        let (key_width, val_width) = (source.iter().chain(&output).chain(&input).next())
+            .map_or((0, 0), |view| (view.trie().key_width(), view.trie().val_width()));
         let mut visit = Visit {
             source: Cursors::new(source),
             output: Cursors::new(output),
             input: Cursors::new(input),
-            builder: BatchBuilder::new(width, 0),
+            builder: BatchBuilder::new(key_width, val_width),
             upper,
             history: Vec::new(),
             fresh: Vec::new(),
         };
-        let mut key: Vec<Word> = Vec::with_capacity(width);
-        while let Some(times) = next_key(visit.input.least(), &mut due, &mut key) {
-            let later = visit.key(&key, times);
-            self.withheld.withhold(&key, later);
+        let mut row: Vec<Word> = Vec::with_capacity(key_width + val_width);
+        while let Some(times) = next_key(visit.input.least_row(), &mut due, &mut row) {
+            let later = visit.row(row.split_at(key_width), times);
+            self.withheld.withhold(&row, later);
         }
         let batch = visit.builder.done();
         meter.emitted(batch.len());
@@ -133,13 +134,13 @@ struct Visit<'a, T: EngineTime> {
 }
 
 impl<T: EngineTime> Visit<'_, T> {
-    /// Produces the output of one key; returns times at which it must be visited again.
-    fn key(&mut self, key: &[Word], due: Vec<T>) -> Vec<T> {
+    /// Produces the output of one row; returns times at which it must be visited again.
+    fn row(&mut self, (key, value): (&[Word], &[Word]), due: Vec<T>) -> Vec<T> {
         self.history.clear();
         self.fresh.clear();
-        self.source.find(key);
+        self.source.find_row(key, value);
         self.source.updates(&mut self.history);
-        self.input.find(key);
+        self.input.find_row(key, value);
         self.input.updates(&mut self.fresh);
         consolidate_times(&mut self.fresh);
         let history = self.history.iter().map(|&(time, _)| time);
@@ -149,9 +150,9 @@ impl<T: EngineTime> Visit<'_, T> {
             Vec::new()
         } else {
             let times = fresh.chain(due).collect();
-            self.general(key, times)
+            self.general(key, value, times)
         };
-        self.builder.end_value(key, &[]);
+        self.builder.end_value(key, value);
         later
     }
 
@@ -167,9 +168,9 @@ impl<T: EngineTime> Visit<'_, T> {
     }
 
     /// Evaluates at every time that is a join of a new or due time with times of the history.
-    fn general(&mut self, key: &[Word], times: Vec<T>) -> Vec<T> {
+    fn general(&mut self, key: &[Word], value: &[Word], times: Vec<T>) -> Vec<T> {
         let mut emitted = Vec::new();
-        self.output.find(key);
+        self.output.find_row(key, value);
         self.output.updates(&mut emitted);
         let (now, later) = interesting(self.history.iter().map(|&(time, _)| time), times, self.upper);
         let already = emitted.len();

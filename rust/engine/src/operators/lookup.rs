@@ -350,11 +350,11 @@ impl Sought {
             let batch = &self.views[found.batch];
             let (trie, end) = (batch.view.trie(), found.values.end);
             // Values mostly come in order.
-            if found.at >= end || trie.value(found.at) > value {
+            if found.at >= end || trie.cmp_value(found.at, value).is_gt() {
                 found.at = found.values.start;
             }
             found.at = trie.seek_value(found.at, end, value);
-            if found.at < end && trie.value(found.at) == value {
+            if found.at < end && trie.cmp_value(found.at, value).is_eq() {
                 copies += moment.copies(batch, found.at);
             }
         }

@@ -50,16 +50,25 @@ impl<T: EngineTime> Withheld<T> {
     }
 }
 
-/// Finds the next key that has `input` or is due, and its due times; `None` where there is no more.
-pub(crate) fn next_key<T>(input: Option<&[Word]>, due: &mut Due<T>, key: &mut Vec<Word>) -> Option<Vec<T>> {
-    let next = match (input, due.peek()) {
-        (None, None) => return None,
-        (Some(key), Some((row, _))) => key.min(row),
-        (Some(key), None) => key,
-        (None, Some((row, _))) => row,
-    };
+/// Finds the next key that has `input` or is due, and its due times; `None` where there is no more. Both are in the order of
+/// their words, those of the input in two parts.
+pub(crate) fn next_key<T>(
+    input: Option<(&[Word], &[Word])>,
+    due: &mut Due<T>,
+    key: &mut Vec<Word>,
+) -> Option<Vec<T>> {
+    let input = input.filter(|&(first, rest)| {
+        due.peek().is_none_or(|(row, _)| (first, rest) <= row.split_at(first.len().min(row.len())))
+    });
     key.clear();
-    key.extend_from_slice(next);
+    match (input, due.peek()) {
+        (Some((first, rest)), _) => {
+            key.extend_from_slice(first);
+            key.extend_from_slice(rest);
+        }
+        (None, Some((row, _))) => key.extend_from_slice(row),
+        (None, None) => return None,
+    }
     Some(due.next_if(|(row, _)| **row == **key).map_or_else(Vec::new, |(_, times)| times))
 }
 

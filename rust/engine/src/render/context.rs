@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use dataflow_protocol::plan::Expr;
 use differential_dataflow::operators::arrange::Arranged;
 
+use super::keys::order;
 use crate::analysis::Part;
 use crate::container::EngineTime;
 use crate::expr::Project;
@@ -14,16 +16,6 @@ use crate::operators::linear::map;
 use crate::operators::{ArrangedRows, Rows};
 use crate::trace::Agent;
 use crate::validate::Valid;
-
-/// The order in which an arrangement keeps the columns of a row of `width`: the key's, then the others.
-pub(crate) fn order(key: &[usize], width: usize) -> Vec<usize> {
-    key.iter().copied().chain((0..width).filter(|column| !key.contains(column))).collect()
-}
-
-/// For each of `width` columns its position in an arrangement of this `order`.
-pub(crate) fn positions(order: &[usize], width: usize) -> Vec<usize> {
-    (0..width).map(|column| order.iter().position(|&at| at == column).unwrap_or(0)).collect()
-}
 
 /// Nodes and arrangements built so far in a scope.
 pub(super) struct Memo<'scope, T: EngineTime> {
@@ -48,6 +40,12 @@ pub(super) trait Context<'scope, T: EngineTime> {
 
     /// Builds the rows of a node.
     fn build_rows(&mut self, node: usize) -> Rows<'scope, T>;
+
+    /// Builds the rows of a node that filters and projects another one.
+    fn build_map(&mut self, node: usize, input: usize, filter: &[Expr], project: &[Expr]) -> Rows<'scope, T>;
+
+    /// Whether a node is built in this scope, and not taken from the one around it.
+    fn is_built_here(&self, node: usize) -> bool;
 
     /// Whether rows only come here, each once and for all, so that nothing of them has to be counted.
     fn grows(&self) -> bool;
@@ -88,7 +86,8 @@ pub(super) trait Context<'scope, T: EngineTime> {
             None => {
                 let order = order(key, self.width(node));
                 let (rows, meter) = (self.rows(node), self.meter().aside(Part::Node(node)));
-                readable(permuted(rows, order, self.width(node), key.len(), &meter))
+                let rows = put_in_order(rows, &order, self.width(node), &meter);
+                readable(arrange(rows, "Arrange", key.len(), &meter))
             }
         };
         self.memo().arranged.insert(index, arranged.clone());
@@ -105,8 +104,8 @@ pub(super) trait Context<'scope, T: EngineTime> {
             Some(keys) => keys,
             None => {
                 let (rows, meter) = (self.rows(node), self.meter().aside(Part::Node(node)));
-                let rows = put_in_order(rows, key.to_vec(), self.width(node), &meter);
-                readable(each_once(rows, "Keys", key.len(), self.grows(), &meter))
+                let rows = put_in_order(rows, key, self.width(node), &meter);
+                readable(each_once(rows, "Keys", (key.len(), key.len()), self.grows(), &meter))
             }
         };
         self.memo().keys.insert(index, keys.clone());
@@ -114,39 +113,28 @@ pub(super) trait Context<'scope, T: EngineTime> {
     }
 }
 
-/// Rows of `width` arranged with their columns in `order`, the first `key_width` as key.
-pub(super) fn permuted<'scope, T: EngineTime>(
-    rows: Rows<'scope, T>,
-    order: Vec<usize>,
-    width: usize,
-    key_width: usize,
-    meter: &Meter,
-) -> Arranged<'scope, Agent<T>> {
-    arrange(put_in_order(rows, order, width, meter), "Arrange", key_width, meter)
-}
-
 /// Rows of `width` with the columns in `order`.
-fn put_in_order<'scope, T: EngineTime>(
+pub(super) fn put_in_order<'scope, T: EngineTime>(
     rows: Rows<'scope, T>,
-    order: Vec<usize>,
+    order: &[usize],
     width: usize,
     meter: &Meter,
 ) -> Rows<'scope, T> {
-    let project = Project::columns(order);
+    let project = Project::columns(order.to_vec());
     if project.is_identity(width) { rows } else { map(rows, "Permute", project, meter) }
 }
 
-/// Rows of `width`, each once, arranged; `grows` where they only come.
+/// Rows of `width`, each once, arranged by their first `key_width` words; `grows` where they only come.
 pub(super) fn each_once<'scope, T: EngineTime>(
     rows: Rows<'scope, T>,
     name: &str,
-    width: usize,
+    (width, key_width): (usize, usize),
     grows: bool,
     meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
     if grows {
-        first_times(rows, name, width, None, meter)
+        first_times(rows, name, (width, key_width), None, meter)
     } else {
-        distinct(arrange(rows, name, width, meter), "Distinct", meter)
+        distinct(arrange(rows, name, key_width, meter), "Distinct", meter)
     }
 }

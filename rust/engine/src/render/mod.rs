@@ -1,6 +1,7 @@
 //! From a valid plan to one dataflow of operators.
 //!
 //! * [`context`]: what a scope offers to the operators built in it; nodes and arrangements are built once each.
+//! * [`keys`]: what relations are joined by.
 //! * [`nodes`]: the operators that are the same in and outside a recursion.
 //! * [`multijoin`]: several arrangements met at once.
 //! * [`outer`]: the scope of the cluster's times.
@@ -9,10 +10,11 @@
 
 mod context;
 mod facts;
+mod keys;
 mod multijoin;
 mod nodes;
 mod outer;
 mod recursion;
 
-pub(crate) use context::{order, positions};
-pub(crate) use outer::{Built, Elsewhere, External, joined, render};
+pub(crate) use keys::{first_spread, joined, order, positions};
+pub(crate) use outer::{Built, Derived, Elsewhere, External, render};

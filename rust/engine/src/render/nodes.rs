@@ -4,7 +4,8 @@ use dataflow_protocol::plan::{Expr, Node};
 use differential_dataflow::AsCollection;
 use timely::dataflow::operators::Concatenate;
 
-use super::context::{Context, each_once, order, positions};
+use super::context::{Context, each_once, put_in_order};
+use super::keys::{order, positions};
 use crate::container::EngineTime;
 use crate::expr::Project;
 use crate::operators::Rows;
@@ -19,10 +20,7 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
     node: usize,
 ) -> Rows<'scope, T> {
     match context.valid().plan.nodes[node].clone() {
-        Node::Map { input, filter, project } => {
-            let project = compile(context, &filter, &project, |column| column);
-            map(context.rows(input), "Map", project, &context.meter_of(node))
-        }
+        Node::Map { input, filter, project } => context.build_map(node, input, &filter, &project),
         Node::Range { input, over, start, stop, step } => {
             let bounds: Vec<Expr> = [start, stop].into_iter().chain(step).collect();
             let bounds = compile(context, &[], &bounds, |column| column);
@@ -36,11 +34,11 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
         Node::Antijoin { left, right, left_key, right_key } => {
             Sides { left, right, left_key, right_key }.antijoin(context, node)
         }
-        Node::Union { inputs } => union(context, &inputs),
+        Node::Union { inputs } => concatenate(inputs.into_iter().map(|input| context.rows(input)).collect()),
         Node::Distinct { input } => {
             let (width, meter) = (context.width(input), context.meter_of(node));
             let (rows, grows) = (context.rows(input), context.grows());
-            let distinct = each_once(rows, "Count", width, grows, &meter.preparing());
+            let distinct = each_once(rows, "Count", (width, width), grows, &meter.preparing());
             flatten(&readable(distinct), "Rows", Project::columns((0..width).collect()), &meter)
         }
         Node::Get { .. }
@@ -51,6 +49,44 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
             unreachable!("built by the scope itself")
         }
     }
+}
+
+/// The rows of a node with their columns in `order`, in which they are made where nothing else reads the node.
+pub(super) fn in_order<'scope, T: EngineTime, C: Context<'scope, T>>(
+    context: &mut C,
+    node: usize,
+    order: &[usize],
+) -> Rows<'scope, T> {
+    let valid = context.valid();
+    let width = context.width(node);
+    let apart = order.iter().copied().eq(0..width) || valid.uses[node] > 1 || !context.is_built_here(node);
+    let project = |project: &[Expr]| -> Vec<Expr> { order.iter().map(|&at| project[at].clone()).collect() };
+    match valid.plan.nodes[node].clone() {
+        Node::Union { inputs } if !apart => {
+            concatenate(inputs.into_iter().map(|input| in_order(context, input, order)).collect())
+        }
+        Node::Map { input, filter, project: columns } if !apart => {
+            context.build_map(node, input, &filter, &project(&columns))
+        }
+        Node::Join { left, right, left_key, right_key, filter, project: columns } if !apart => {
+            Sides { left, right, left_key, right_key }.join(context, node, &filter, &project(&columns))
+        }
+        _ => {
+            let meter = context.meter_of(node).preparing();
+            put_in_order(context.rows(node), order, width, &meter)
+        }
+    }
+}
+
+/// Filters and projects the rows of `input`, which `node` does.
+pub(super) fn mapped<'scope, T: EngineTime, C: Context<'scope, T>>(
+    context: &mut C,
+    node: usize,
+    input: usize,
+    (filter, project): (&[Expr], &[Expr]),
+) -> Rows<'scope, T> {
+    let project = compile(context, filter, project, |column| column);
+    map(context.rows(input), "Map", project, &context.meter_of(node))
 }
 
 /// Compiles against the row at hand. Symbols of the plan were interned before building began, so this can't collide.
@@ -64,13 +100,13 @@ pub(super) fn compile<'scope, T: EngineTime, C: Context<'scope, T>>(
         .unwrap_or_else(|collision| unreachable!("interned before: {collision}"))
 }
 
-fn union<'scope, T: EngineTime, C: Context<'scope, T>>(context: &mut C, inputs: &[usize]) -> Rows<'scope, T> {
-    let mut streams: Vec<_> = inputs.iter().map(|&input| context.rows(input).inner).collect();
-    match streams.pop() {
-        Some(only) if streams.is_empty() => only.as_collection(),
+/// All rows of these, of which there is at least one.
+pub(super) fn concatenate<T: EngineTime>(mut rows: Vec<Rows<'_, T>>) -> Rows<'_, T> {
+    match rows.pop() {
+        Some(only) if rows.is_empty() => only,
         Some(last) => {
-            streams.push(last.clone());
-            last.scope().concatenate(streams).as_collection()
+            let scope = last.inner.scope();
+            scope.concatenate(rows.into_iter().chain([last]).map(|rows| rows.inner)).as_collection()
         }
         None => unreachable!("a valid union has inputs"),
     }

@@ -5,23 +5,24 @@ use std::rc::Rc;
 
 use dataflow_protocol::ids::RelationId;
 use dataflow_protocol::plan::{Definition, Expr, InputMode, Node, RelationRef};
+use differential_dataflow::operators::arrange::Arranged;
 use timely::dataflow::Scope;
 
-use super::context::{Context, Memo, each_once, positions};
+use super::context::{Context, Memo, each_once, put_in_order};
 use super::facts::facts;
+use super::keys::{kept_by, order, positions};
 use super::multijoin;
 use super::nodes;
-use super::recursion::{self, Outcome};
+use super::recursion;
 use crate::analysis::Part;
 use crate::expr::Project;
 use crate::expr::eval::constant;
 use crate::faults::Fault;
 use crate::meter::Meter;
-use crate::multijoin::path;
 use crate::operators::aggregate::reduce;
 use crate::operators::arrange::{arrange, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
-use crate::operators::growing::arrange_grown;
+use crate::operators::growing::{Grown, arrange_grown};
 use crate::operators::import::{Button, import, import_frozen};
 use crate::operators::linear::{fail, flatten};
 use crate::operators::window::{Clock, window};
@@ -39,7 +40,7 @@ pub(crate) struct External {
     pub(crate) key_width: usize,
     /// Whether each row stands once.
     pub(crate) set: bool,
-    /// By key columns that `base` isn't arranged by; see [`super::context::order`].
+    /// By key columns that `base` isn't arranged by; see [`order`].
     pub(crate) arrangements: BTreeMap<Vec<usize>, Agent<u64>>,
 }
 
@@ -58,10 +59,23 @@ pub(crate) struct Elsewhere<'scope> {
     pub(crate) clock: Option<Clock<'scope>>,
 }
 
+/// A relation that a program's dataflow maintains.
+pub(crate) struct Derived {
+    /// Its local index.
+    pub(crate) relation: usize,
+    /// Its rows, each once; see [`External`].
+    pub(crate) base: Agent<u64>,
+    /// See `base`.
+    pub(crate) order: Vec<usize>,
+    /// See `base`.
+    pub(crate) key_width: usize,
+    /// The way out.
+    pub(crate) delivery: Delivery,
+}
+
 /// What a program's dataflow leaves behind.
 pub(crate) struct Built {
-    /// For each relation it maintains, by local index: the trace by whole rows, and the way out.
-    pub(crate) relations: Vec<(usize, Agent<u64>, Delivery)>,
+    pub(crate) relations: Vec<Derived>,
     /// To be pressed before the dataflow is dropped.
     pub(crate) buttons: Vec<Button>,
 }
@@ -85,39 +99,49 @@ pub(crate) fn render<'scope>(
         meter: meter.clone(),
         memo: Memo::default(),
         imported: BTreeMap::new(),
+        kept_by: kept_by(valid),
         derived: BTreeMap::new(),
         buttons: Vec::new(),
     };
     let mut relations = Vec::new();
     for stratum in &valid.plan.strata {
-        let results: Vec<(usize, Outcome<'scope>, bool)> = if stratum.recursive {
-            let results = recursion::render(&mut outer, stratum);
-            results.into_iter().map(|(relation, outcome)| (relation, outcome, true)).collect()
+        let results = if stratum.recursive {
+            recursion::render(&mut outer, stratum)
         } else {
-            stratum.relations.iter().map(|definition| outer.define(definition)).collect()
+            stratum
+                .relations
+                .iter()
+                .map(|definition| (definition.relation, outer.define(definition)))
+                .collect()
         };
-        for (relation, outcome, set) in results {
-            let width = valid.plan.relations[relation].columns.len();
+        for (relation, outcome) in results {
             let meter = meter.of(Part::Relation(relation));
-            let failing = |rows| if meter.fault() == Some(Fault::Operator) { fail(rows) } else { rows };
-            let name = &valid.plan.relations[relation].name;
-            let base = match outcome {
-                Outcome::Grown(begun, grown) => arrange_grown(failing(begun), grown, name, &meter),
-                Outcome::Rows(rows) if set => arrange(failing(rows), name, width, &meter),
-                Outcome::Rows(rows) => each_once(failing(rows), name, width, outer.grows(), &meter),
-            };
-            let base = readable(base);
-            outer.derived.insert(relation, base.clone());
-            let delivery = {
-                let (columns, meter) = ((0..width).collect(), meter.preparing());
-                deliver(&base, ids[relation], columns, Rc::clone(finished), &meter)
-            };
-            if let crate::trace::Reader::Local(agent) = base.trace {
-                relations.push((relation, agent, delivery));
-            }
+            let (arranged, kept_by) = outer.keep(relation, outcome, &meter);
+            let width = valid.plan.relations[relation].columns.len();
+            let order = order(&kept_by, width);
+            let base = arranged.trace.clone();
+            let arranged = readable(arranged);
+            let columns = positions(&order, width);
+            let delivery =
+                deliver(&arranged, ids[relation], columns, Rc::clone(finished), &meter.preparing());
+            relations.push(Derived { relation, base, order, key_width: kept_by.len(), delivery });
+            outer.derived.insert(relation, (kept_by, arranged));
         }
     }
     Built { relations, buttons: outer.buttons }
+}
+
+/// What a relation comes to.
+pub(super) enum Outcome<'scope> {
+    /// Rows with their columns in the order of what the relation is to be kept by, as [`order`] puts them.
+    Rows {
+        rows: Rows<'scope, u64>,
+        kept_by: Vec<usize>,
+        /// Whether each is known to stand once.
+        set: bool,
+    },
+    /// That it has begun, and what has come together when it has ended.
+    Grown(Rows<'scope, u64>, Grown),
 }
 
 pub(super) struct Outer<'scope, 'a> {
@@ -130,18 +154,49 @@ pub(super) struct Outer<'scope, 'a> {
     memo: Memo<'scope, u64>,
     /// Imported arrangements; the key is absent for a relation as it is kept.
     imported: BTreeMap<(RelationRef, Option<Vec<usize>>), ArrangedRows<'scope, u64>>,
-    /// Relations of this dataflow, arranged by whole rows.
-    derived: BTreeMap<usize, ArrangedRows<'scope, u64>>,
+    /// What relations of this dataflow are joined by, and so kept by.
+    pub(super) kept_by: BTreeMap<usize, Vec<usize>>,
+    /// Relations of this dataflow, arranged by these columns.
+    derived: BTreeMap<usize, (Vec<usize>, ArrangedRows<'scope, u64>)>,
     buttons: Vec<Button>,
 }
 
 impl<'scope> Outer<'scope, '_> {
-    /// What defines a relation: its local index, rows, and whether each is known to stand once.
-    fn define(&mut self, definition: &Definition) -> (usize, Outcome<'scope>, bool) {
-        let rows = self.rows(definition.node);
-        match self.transacted(definition.relation) {
-            Some(transacted) => (definition.relation, Outcome::Rows(rows.concat(transacted)), false),
-            None => (definition.relation, Outcome::Rows(rows), self.is_set(definition.node)),
+    /// What defines a relation.
+    fn define(&mut self, definition: &Definition) -> Outcome<'scope> {
+        let width = self.width(definition.node);
+        let kept_by = self.kept_by.get(&definition.relation).cloned().unwrap_or_else(|| (0..width).collect());
+        let order = order(&kept_by, width);
+        let rows = nodes::in_order(self, definition.node, &order);
+        let Some(transacted) = self.transacted(definition.relation) else {
+            return Outcome::Rows { rows, kept_by, set: self.is_set(definition.node) };
+        };
+        let meter = self.meter.of(Part::Relation(definition.relation)).preparing();
+        let rows = rows.concat(put_in_order(transacted, &order, width, &meter));
+        Outcome::Rows { rows, kept_by, set: false }
+    }
+
+    /// Arranges a relation by the columns given back, each row once.
+    fn keep(
+        &self,
+        relation: usize,
+        outcome: Outcome<'scope>,
+        meter: &Meter,
+    ) -> (Arranged<'scope, Agent<u64>>, Vec<usize>) {
+        let declared = &self.valid.plan.relations[relation];
+        let (name, width) = (&declared.name, declared.columns.len());
+        let failing = |rows| if meter.fault() == Some(Fault::Operator) { fail(rows) } else { rows };
+        match outcome {
+            Outcome::Grown(begun, grown) => {
+                (arrange_grown(failing(begun), grown, name, meter), (0..width).collect())
+            }
+            Outcome::Rows { rows, kept_by, set: true } => {
+                (arrange(failing(rows), name, kept_by.len(), meter), kept_by)
+            }
+            Outcome::Rows { rows, kept_by, set: false } => {
+                let widths = (width, kept_by.len());
+                (each_once(failing(rows), name, widths, self.grows(), meter), kept_by)
+            }
         }
     }
 
@@ -240,17 +295,15 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
             Node::Get { relation } => match (self.external(node), relation) {
                 (Some(relation), _) => self.external_rows(relation, None, &self.meter_of(node)),
                 (None, RelationRef::Local(local)) => {
+                    let Some((key, derived)) = self.derived.get(local) else {
+                        unreachable!("strata are in order")
+                    };
                     let width = self.width(node);
-                    let Some(derived) = self.derived.get(local) else { unreachable!("strata are in order") };
-                    flatten(derived, "Rows", Project::columns((0..width).collect()), &self.meter_of(node))
+                    let columns = Project::columns(positions(&order(key, width), width));
+                    flatten(derived, "Rows", columns, &self.meter_of(node))
                 }
                 (None, RelationRef::Import(_)) => unreachable!("every import is external"),
             },
-            // Filters and projections of a relation maintained elsewhere are fused into reading it.
-            Node::Map { input, filter, project } if self.external(*input).is_some() => {
-                let Some(relation) = self.external(*input) else { unreachable!("just asked") };
-                self.external_rows(relation, Some((filter, project)), &self.meter_of(node))
-            }
             Node::Rows { types, rows } => {
                 let word =
                     |value| constant(value).unwrap_or_else(|error| unreachable!("interned before: {error}"));
@@ -275,6 +328,24 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
         }
     }
 
+    fn build_map(
+        &mut self,
+        node: usize,
+        input: usize,
+        filter: &[Expr],
+        project: &[Expr],
+    ) -> Rows<'scope, u64> {
+        match self.external(input) {
+            // Fused into reading what is maintained elsewhere.
+            Some(relation) => self.external_rows(relation, Some((filter, project)), &self.meter_of(node)),
+            None => nodes::mapped(self, node, input, (filter, project)),
+        }
+    }
+
+    fn is_built_here(&self, _: usize) -> bool {
+        true
+    }
+
     fn grows(&self) -> bool {
         // All that there is comes at one time.
         self.valid.plan.frozen
@@ -289,8 +360,7 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
         let Node::Get { relation: RelationRef::Local(local) } = self.valid.plan.nodes[node] else {
             return None;
         };
-        let whole = key.iter().copied().eq(0..self.width(node));
-        self.derived.get(&local).filter(|_| whole).cloned()
+        self.derived.get(&local).filter(|(by, _)| by == key).map(|(_, derived)| derived.clone())
     }
 
     fn find_keys(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'scope, u64>> {
@@ -298,45 +368,4 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
         let whole = key.len() == self.width(node) && (0..key.len()).all(|column| key.contains(&column));
         (whole && self.is_set_relation(relation)).then(|| self.arranged(node, key))
     }
-}
-
-/// The arrangements of external relations that a plan reads, as `(relation, key)`.
-pub(crate) fn joined(
-    valid: &Valid<'_>,
-    external: impl Fn(RelationRef) -> bool,
-) -> Vec<(RelationRef, Vec<usize>)> {
-    let mut found = Vec::new();
-    let mut note = |node: usize, key: &[usize]| {
-        if let Node::Get { relation } = valid.plan.nodes[node]
-            && external(relation)
-        {
-            found.push((relation, key.to_vec()));
-        }
-    };
-    for node in &valid.plan.nodes {
-        match node {
-            Node::Join { left, right, left_key, right_key, .. } => {
-                note(*left, left_key);
-                note(*right, right_key);
-            }
-            Node::Multijoin { inputs, variables, paths, .. } => {
-                for (start, groups) in paths.iter().enumerate() {
-                    for member in path(variables, groups, start).0.iter().flat_map(|group| &group.members) {
-                        note(inputs[member.input], &member.key);
-                    }
-                }
-            }
-            Node::Antijoin { left, right, left_key, right_key } => {
-                note(*left, left_key);
-                // Of part of the columns distinct keys are made instead.
-                if right_key.len() == valid.types[*right].len() {
-                    note(*right, right_key);
-                }
-            }
-            _ => {}
-        }
-    }
-    found.sort();
-    found.dedup();
-    found
 }

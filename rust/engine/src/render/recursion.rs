@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dataflow_protocol::plan::{Node, RelationRef, Stratum};
+use dataflow_protocol::plan::{Definition, Expr, Node, RelationRef, Stratum};
 use differential_dataflow::operators::iterate::Variable;
 use timely::dataflow::Scope;
 
-use super::context::{Context, Memo};
-use super::nodes;
-use super::outer::Outer;
+use super::context::{Context, Memo, put_in_order};
+use super::keys::{first_by_relation, joined, made_of, order, positions};
+use super::nodes::{self, concatenate};
+use super::outer::{Outcome, Outer};
 use crate::analysis::Part;
 use crate::container::updates::next_iteration;
 use crate::container::{Inner, Updates};
@@ -17,19 +18,11 @@ use crate::meter::Meter;
 use crate::operators::aggregate_in_loop::reduce_in_loop;
 use crate::operators::arrange::{arrange, readable};
 use crate::operators::distinct::{distinct_in_loop, first_times};
-use crate::operators::growing::{Grown, begun, grow};
+use crate::operators::growing::{begun, grow};
 use crate::operators::import::enter;
 use crate::operators::linear::flatten;
 use crate::operators::{ArrangedRows, Rows};
-use crate::validate::{Valid, inputs};
-
-/// What a recursive relation comes to.
-pub(super) enum Outcome<'scope> {
-    /// Its rows, each once.
-    Rows(Rows<'scope, u64>),
-    /// That it has begun, and what has come together when it has ended.
-    Grown(Rows<'scope, u64>, Grown),
-}
+use crate::validate::Valid;
 
 /// How the rows of a stratum come together.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,56 +37,61 @@ enum Growth {
 }
 
 /// Builds a recursive stratum; the rows of its relations, each once.
+///
+/// What an iteration derives is fed back before it is told what of it is new: so what there is of a relation stands in one
+/// arrangement, which is also what its rules join it by (ADR 0026).
 pub(super) fn render<'scope>(
     outer: &mut Outer<'scope, '_>,
     stratum: &Stratum,
 ) -> Vec<(usize, Outcome<'scope>)> {
     let scope = outer.scope;
     scope.iterative::<u32, _, _>(|inner| {
-        let mut variables = Vec::new();
         let mut recursion = Recursion {
             scope: inner,
             outer,
             memo: Memo::default(),
             growth: Growth::None,
-            variables: BTreeMap::new(),
+            relations: stratum.relations.iter().map(|definition| (definition.relation, None)).collect(),
         };
-        for definition in &stratum.relations {
-            let (variable, rows) = Variable::<Inner, Updates<Inner>>::new(inner, next_iteration());
-            variables.push(variable);
-            recursion.variables.insert(definition.relation, rows);
-        }
+        let growth = recursion.growth_of(stratum);
         if recursion.outer.grows() {
-            recursion.growth = recursion.growth_of(stratum);
+            recursion.growth = growth;
         }
-        let mut results = Vec::new();
-        for (definition, variable) in stratum.relations.iter().zip(variables) {
-            let relation = definition.relation;
-            let mut rows = recursion.rows(definition.node);
-            if let Some(transacted) = recursion.outer.transacted(relation) {
-                rows = rows.concat(transacted.enter(inner));
-            }
-            let width = recursion.outer.valid.plan.relations[relation].columns.len();
-            let meter = recursion.meter().of(Part::Relation(relation));
-            let name = &recursion.outer.valid.plan.relations[relation].name;
-            if recursion.growth == Growth::Plain {
-                let (fresh, grown) = grow(rows, name, width, &meter);
-                variable.set(fresh.clone());
-                results.push((relation, Outcome::Grown(begun(fresh).leave(scope), grown)));
-                continue;
-            }
-            let distinct = readable(if recursion.growth == Growth::Sorted {
-                first_times(rows, "FirstInLoop", width, Some(name), &meter)
-            } else {
-                distinct_in_loop(arrange(rows, "CountInLoop", width, &meter), name, &meter)
-            });
-            let columns = Project::columns((0..width).collect());
-            let result = flatten(&distinct, "RowsInLoop", columns, &meter.preparing());
-            variable.set(result.clone());
-            results.push((relation, Outcome::Rows(result.leave(scope))));
+        let keys = recursion.keys(stratum);
+        let (mut results, mut variables) = (Vec::new(), Vec::new());
+        for definition in &stratum.relations {
+            let (variable, derived) = Variable::<Inner, Updates<Inner>>::new(inner, next_iteration());
+            let parts = recursion.parts(definition, growth, &keys);
+            let mut rows = recursion.all(&parts.entering, &parts.order);
+            rows.push(derived);
+            let outcome = recursion.settle(definition.relation, concatenate(rows), parts.key.clone());
+            results.push((definition.relation, outcome));
+            variables.push((variable, parts));
+        }
+        for (variable, parts) in variables {
+            let rows = recursion.all(&parts.iterating, &parts.order);
+            variable.set(concatenate(rows));
         }
         results
     })
+}
+
+/// What defines a relation.
+struct Parts {
+    /// The columns that it is arranged by, and the order that gives to its rows.
+    key: Vec<usize>,
+    order: Vec<usize>,
+    /// What is there from the beginning.
+    entering: Vec<Source>,
+    /// What each iteration derives of the one before.
+    iterating: Vec<Source>,
+}
+
+/// Where rows of a relation come from.
+#[derive(Clone, Copy)]
+enum Source {
+    Node(usize),
+    Transacted(usize),
 }
 
 struct Recursion<'inner, 'outer, 'scope, 'a> {
@@ -101,33 +99,121 @@ struct Recursion<'inner, 'outer, 'scope, 'a> {
     outer: &'outer mut Outer<'scope, 'a>,
     memo: Memo<'inner, Inner>,
     growth: Growth,
-    /// The stratum's relations, as of the iteration before.
-    variables: BTreeMap<usize, Rows<'inner, Inner>>,
+    /// The stratum's relations, as of an iteration; none where that isn't built yet.
+    relations: BTreeMap<usize, Option<Found<'inner>>>,
 }
 
-impl Recursion<'_, '_, '_, '_> {
+/// What there is of a relation.
+enum Found<'inner> {
+    /// Its rows as they come.
+    Grown(Rows<'inner, Inner>),
+    /// Arranged by these columns.
+    Settled(Vec<usize>, Box<ArrangedRows<'inner, Inner>>),
+}
+
+impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
     /// Whether a node changes with the iteration.
     fn iterates(&self, node: usize) -> bool {
-        self.outer.valid.reads[node].iter().any(|relation| self.variables.contains_key(relation))
+        self.outer.valid.reads[node].iter().any(|relation| self.relations.contains_key(relation))
+    }
+
+    /// What the rules of a stratum join its relations by.
+    fn keys(&self, stratum: &Stratum) -> BTreeMap<usize, Vec<usize>> {
+        if self.growth == Growth::Plain {
+            return BTreeMap::new();
+        }
+        let iterating =
+            |read| matches!(read, RelationRef::Local(local) if self.relations.contains_key(&local));
+        first_by_relation(&joined(self.outer.valid, self.iterating(stratum), iterating))
+    }
+
+    /// Divides what defines a relation. Where an iteration takes back what an earlier one has found, all comes with the same one,
+    /// the first: what is found depends on it.
+    fn parts(&self, definition: &Definition, growth: Growth, keys: &BTreeMap<usize, Vec<usize>>) -> Parts {
+        let width = self.width(definition.node);
+        let key = keys.get(&definition.relation).cloned().unwrap_or_else(|| (0..width).collect());
+        let valid = self.outer.valid;
+        let (mut entering, mut iterating) = (Vec::new(), vec![definition.node]);
+        if let Node::Union { inputs } = &valid.plan.nodes[definition.node]
+            && growth != Growth::None
+            && valid.uses[definition.node] == 1
+            // A plan may say of a relation that it is recursive, though nothing of it is.
+            && inputs.iter().any(|&input| self.iterates(input))
+        {
+            (iterating, entering) = inputs.iter().partition(|&&input| self.iterates(input));
+        }
+        let sources = |nodes: Vec<usize>| nodes.into_iter().map(Source::Node).collect();
+        let mut parts = Parts {
+            order: order(&key, width),
+            key,
+            entering: sources(entering),
+            iterating: sources(iterating),
+        };
+        let transacted = if growth == Growth::None { &mut parts.iterating } else { &mut parts.entering };
+        transacted.push(Source::Transacted(definition.relation));
+        parts
+    }
+
+    /// The rows that there are of these.
+    fn all(&mut self, sources: &[Source], order: &[usize]) -> Vec<Rows<'inner, Inner>> {
+        let rows = |source: &Source| match *source {
+            Source::Node(node) => Some(nodes::in_order(self, node, order)),
+            Source::Transacted(relation) => {
+                let rows = self.outer.transacted(relation)?.enter(self.scope);
+                let meter = self.meter().of(Part::Relation(relation)).preparing();
+                Some(put_in_order(rows, order, order.len(), &meter))
+            }
+        };
+        sources.iter().filter_map(rows).collect()
+    }
+
+    /// Each row once of what has been derived of a relation, for the rules, by `key`; and as the result.
+    fn settle(&mut self, relation: usize, rows: Rows<'inner, Inner>, key: Vec<usize>) -> Outcome<'scope> {
+        let declared = &self.outer.valid.plan.relations[relation];
+        let (name, width) = (&declared.name, declared.columns.len());
+        let meter = self.meter().of(Part::Relation(relation));
+        if self.growth == Growth::Plain {
+            let (rows, grown) = grow(rows, name, width, &meter);
+            self.relations.insert(relation, Some(Found::Grown(rows.clone())));
+            return Outcome::Grown(begun(rows).leave(self.outer.scope), grown);
+        }
+        let settled = readable(if self.growth == Growth::Sorted {
+            first_times(rows, "FirstInLoop", (width, key.len()), Some(name), &meter)
+        } else {
+            distinct_in_loop(arrange(rows, "CountInLoop", key.len(), &meter), name, &meter)
+        });
+        let kept_by = self.outer.kept_by.get(&relation).unwrap_or(&key).clone();
+        let at = positions(&order(&key, width), width);
+        let columns = order(&kept_by, width).into_iter().map(|column| at[column]).collect();
+        let rows = flatten(&settled, "RowsInLoop", Project::columns(columns), &meter.preparing());
+        self.relations.insert(relation, Some(Found::Settled(key, Box::new(settled))));
+        Outcome::Rows { rows: rows.leave(self.outer.scope), kept_by, set: true }
+    }
+
+    /// The nodes that a stratum's relations are made of and that change with the iteration, and what defines its relations.
+    fn iterating(&self, stratum: &Stratum) -> BTreeSet<usize> {
+        made_of(self.outer.valid, stratum, |node| self.iterates(node))
     }
 
     /// What follows from aggregates and negations in a stratum, those of its own rows and the others.
     fn growth_of(&self, stratum: &Stratum) -> Growth {
         let mut growth = Growth::Plain;
-        let mut pending: Vec<usize> = stratum.relations.iter().map(|definition| definition.node).collect();
-        let mut seen = BTreeSet::new();
-        while let Some(node) = pending.pop() {
-            let node = &self.outer.valid.plan.nodes[node];
-            match node {
+        for node in self.iterating(stratum) {
+            match &self.outer.valid.plan.nodes[node] {
                 Node::Antijoin { right, .. } if self.iterates(*right) => return Growth::None,
                 Node::Reduce { .. } => return Growth::None,
                 Node::Antijoin { .. } => growth = Growth::Sorted,
                 _ => {}
             }
-            let inputs = inputs(node).into_iter();
-            pending.extend(inputs.filter(|&input| self.iterates(input) && seen.insert(input)));
         }
         growth
+    }
+
+    fn found(&self, relation: usize) -> &Found<'inner> {
+        let Some(Some(found)) = self.relations.get(&relation) else {
+            unreachable!("what iterates is built when all of the stratum's relations are there")
+        };
+        found
     }
 }
 
@@ -155,7 +241,14 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
             return self.outer.rows(node).enter(self.scope);
         }
         match &self.outer.valid.plan.nodes[node] {
-            Node::Get { relation: RelationRef::Local(local) } => self.variables[local].clone(),
+            Node::Get { relation: RelationRef::Local(local) } => match self.found(*local) {
+                Found::Grown(rows) => rows.clone(),
+                Found::Settled(key, settled) => {
+                    let width = self.width(node);
+                    let columns = Project::columns(positions(&order(key, width), width));
+                    flatten(settled, "RowsInLoop", columns, &self.meter_of(node).preparing())
+                }
+            },
             Node::Reduce { input, key, aggregates } => {
                 let rows = self.rows(*input);
                 reduce_in_loop(rows, &self.outer.valid.types[*input], key, aggregates, &self.meter_of(node))
@@ -164,12 +257,35 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
         }
     }
 
+    fn build_map(
+        &mut self,
+        node: usize,
+        input: usize,
+        filter: &[Expr],
+        project: &[Expr],
+    ) -> Rows<'inner, Inner> {
+        nodes::mapped(self, node, input, (filter, project))
+    }
+
+    fn is_built_here(&self, node: usize) -> bool {
+        self.iterates(node)
+    }
+
     fn grows(&self) -> bool {
         self.growth != Growth::None
     }
 
     fn find_arranged(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'inner, Inner>> {
-        (!self.iterates(node)).then(|| enter(self.outer.arranged(node, key), self.scope))
+        if !self.iterates(node) {
+            return Some(enter(self.outer.arranged(node, key), self.scope));
+        }
+        let Node::Get { relation: RelationRef::Local(local) } = self.outer.valid.plan.nodes[node] else {
+            return None;
+        };
+        match self.found(local) {
+            Found::Settled(by, settled) if by == key => Some((**settled).clone()),
+            _ => None,
+        }
     }
 
     fn find_keys(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'inner, Inner>> {

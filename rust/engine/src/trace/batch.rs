@@ -1,5 +1,6 @@
 //! Immutable sorted runs of updates, keyed by the leading words of a row.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use dataflow_protocol::value::Word;
@@ -37,12 +38,17 @@ impl Ends {
     }
 
     #[inline]
-    fn range(&self, index: usize) -> Range<usize> {
-        if self.ends.is_empty() {
-            return index..index + 1;
+    fn start(&self, index: usize) -> usize {
+        match index.checked_sub(1) {
+            Some(before) if !self.ends.is_empty() => self.ends[before] as usize,
+            _ => index,
         }
-        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
-        start..self.ends[index] as usize
+    }
+
+    #[inline]
+    fn range(&self, index: usize) -> Range<usize> {
+        let end = if self.ends.is_empty() { index + 1 } else { self.ends[index] as usize };
+        self.start(index)..end
     }
 }
 
@@ -84,6 +90,12 @@ impl Trie {
     #[inline]
     pub(crate) fn values(&self, index: usize) -> Range<usize> {
         self.key_ends.range(index)
+    }
+
+    /// The index of the first value of key `index`; past the last key, that past the last value.
+    #[inline]
+    pub(crate) fn start_of(&self, index: usize) -> usize {
+        self.key_ends.start(index)
     }
 
     /// The index of the key of value `index`.
@@ -142,6 +154,15 @@ impl Trie {
         match (self.val_width, value) {
             (1, &[value]) => gallop(from, end, |at| self.vals[at] < value),
             _ => gallop(from, end, |at| self.value(at) < value),
+        }
+    }
+
+    /// How value `index` compares with `value`.
+    #[inline]
+    pub(crate) fn cmp_value(&self, index: usize, value: &[Word]) -> Ordering {
+        match (self.val_width, value) {
+            (1, &[value]) => self.vals[index].cmp(&value),
+            _ => self.value(index).cmp(value),
         }
     }
 

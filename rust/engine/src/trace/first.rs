@@ -17,22 +17,30 @@ use crate::budget::Kind;
 use crate::container::{Diff, EngineTime, Updates};
 use crate::meter::{Held, Meter};
 
-/// A batcher of whole rows, each of which it lets through at the first time at which it is there.
+/// A batcher of rows, each of which it lets through at the first time at which it is there.
 pub(crate) struct FirstTimes<T: EngineTime> {
     ladder: Ladder<T>,
     retained: Antichain<T>,
     /// The arrangement of what it has let through.
     prior: Prior<T>,
+    /// Words of a row, and of the key that it is arranged by.
     width: usize,
+    key_width: usize,
     /// The recursive relation whose rows these are.
     iterates: Option<Rc<str>>,
     meter: Meter,
 }
 
 impl<T: EngineTime> FirstTimes<T> {
-    pub(crate) fn new(width: usize, prior: Prior<T>, iterates: Option<Rc<str>>, meter: &Meter) -> Self {
+    pub(crate) fn new(
+        width: usize,
+        key_width: usize,
+        prior: Prior<T>,
+        iterates: Option<Rc<str>>,
+        meter: &Meter,
+    ) -> Self {
         let (ladder, retained, meter) = (Ladder::default(), Antichain::new(), meter.clone());
-        FirstTimes { ladder, retained, prior, width, iterates, meter }
+        FirstTimes { ladder, retained, prior, width, key_width, iterates, meter }
     }
 
     /// Rows and bytes that wait.
@@ -65,13 +73,14 @@ impl<T: EngineTime> Extract for FirstTimes<T> {
             return (None, self.retained.borrow());
         }
         let mut prior = Cursors::new(self.prior.views());
-        let mut builder = BatchBuilder::new(self.width, 0);
+        let mut builder = BatchBuilder::new(self.key_width, self.width - self.key_width);
         ready.for_each(|row, times| {
+            let (key, value) = row.split_at(self.key_width);
             if let Some(time) = first(times)
-                && !prior.find(row)
+                && !prior.find_row(key, value)
             {
                 builder.push_update(time, 1);
-                builder.end_value(row, &[]);
+                builder.end_value(key, value);
             }
         });
         let batch = builder.done();
