@@ -16,10 +16,11 @@ PACKAGE = ROOT / "python" / "dataflow_serve"
 
 CRATES = {
     "protocol": set(),
+    "facts": {"protocol"},
     "net": {"protocol"},
     "engine": {"protocol"},
     "worker": {"engine", "net", "protocol"},
-    "py": {"worker", "protocol"},
+    "py": {"worker", "facts", "protocol"},
 }
 ONLY_IN = {
     "pyo3": {"py"},
@@ -74,7 +75,7 @@ def test_a_library_is_known_to_its_wrapper_only(library: str) -> None:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Rooms that a module imports, wherever in it; `_core` counts as one."""
+    """Rooms that a module imports, wherever in it; `_core` counts as one, and `_lazy` as none."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -83,7 +84,7 @@ def imports(path: Path) -> Iterator[str]:
             names = [f"{node.module}.{each.name}" for each in node.names]
         for name in names:
             parts = name.split(".")
-            if parts[0] == "dataflow_serve" and len(parts) > 1:
+            if parts[0] == "dataflow_serve" and len(parts) > 1 and parts[1] != "_lazy":
                 yield parts[1]
 
 
@@ -101,9 +102,23 @@ def test_rooms_import_downwards(room: str) -> None:
         assert foreign <= ROOMS[room] | exported, path
 
 
-def test_one_module_imports_the_extension() -> None:
-    importers = [path for path in PACKAGE.rglob("*.py") if "_core" in imports(path)]
-    assert importers == [PACKAGE / "server" / "_cluster.py"]
+def test_the_extension_has_two_importers() -> None:
+    importers = {path for path in PACKAGE.rglob("*.py") if "_core" in imports(path)}
+    assert importers == {PACKAGE / "client" / "_text_files.py", PACKAGE / "server" / "_cluster.py"}
+
+
+def test_a_batch_run_imports_neither_trio_nor_what_few_runs_need() -> None:
+    needless = {"trio", "ssl", "rich", "pcpp", "gzip", "difflib", "importlib.metadata", "dataflow_serve.dsl"}
+    program = (
+        "import sys, dataflow_serve.cli\n"
+        "from dataflow_serve.run import run_program\n"
+        "from dataflow_serve.server import AttendedServer, new_table\n"
+        "print(*sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert sorted(needless & set(ran.stdout.split())) == []
 
 
 @pytest.mark.parametrize("room", ["errors", "protocol", "client", "dsl", "language", "planner"])

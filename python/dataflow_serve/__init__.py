@@ -8,9 +8,7 @@ Everything public is here; modules whose name begins with an underscore are not.
 
 from typing import TYPE_CHECKING
 
-from dataflow_serve.client import BlockingClient, Client, Progress, Step, connect, open_client
-from dataflow_serve.dsl import count, fn, max, mean, min, program, rel, rule, sum, vars
-from dataflow_serve.dsl import wildcard as _
+from dataflow_serve._lazy import lazily
 from dataflow_serve.errors import (
     BusyError,
     ConflictError,
@@ -28,10 +26,29 @@ from dataflow_serve.errors import (
     UnsupportedError,
     WorkerFailed,
 )
-from dataflow_serve.values import Branch
 
 if TYPE_CHECKING:
+    from dataflow_serve.client import BlockingClient, Client, Progress, Step, connect, open_client
+    from dataflow_serve.dsl import count, fn, max, mean, min, program, rel, rule, sum, vars
+    from dataflow_serve.dsl import wildcard as _
     from dataflow_serve.server import EmbeddedServer, serve
+    from dataflow_serve.values import Branch
+else:
+    # The server brings the extension, which clients have no use for; a batch run has none for the rest.
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            **dict.fromkeys(
+                ("BlockingClient", "Client", "Progress", "Step", "connect", "open_client"), "client"
+            ),
+            **dict.fromkeys(
+                ("count", "fn", "max", "mean", "min", "program", "rel", "rule", "sum", "vars"), "dsl"
+            ),
+            "_": "dsl:wildcard",
+            **dict.fromkeys(("EmbeddedServer", "serve"), "server"),
+            "Branch": "values",
+        },
+    )
 
 __all__ = [
     "BlockingClient",
@@ -70,14 +87,3 @@ __all__ = [
     "sum",
     "vars",
 ]
-
-
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        """Import the server when it is asked for: it brings the extension, which clients have no use for."""
-        if name in ("EmbeddedServer", "serve"):
-            from dataflow_serve import server
-
-            return getattr(server, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

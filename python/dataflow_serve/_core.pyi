@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import final
 
 __all__ = [
@@ -8,6 +9,7 @@ __all__ = [
     "Csv",
     "Detach",
     "Explain",
+    "Facts",
     "Fallen",
     "Feed",
     "Formed",
@@ -168,6 +170,14 @@ class Intake:
     def feed(self, limit_bytes: int) -> Feed: ...
     def wait(self, seconds: float) -> None: ...
     def ring(self) -> None: ...
+
+@final
+class Facts:
+    def __new__(cls, columns: str, delimiter: str, quoted: bool, header: bool | None, skip: int) -> Facts: ...
+    def feed(self, data: bytes, last: bool) -> None: ...
+    def batch(self, rows: int, size: int, odd: Callable[[int, str], bytes]) -> tuple[bytes, int] | None: ...
+    @property
+    def misfit(self) -> tuple[int, int | None, str] | None: ...
 
 @final
 class Table:

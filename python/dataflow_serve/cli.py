@@ -9,16 +9,17 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-# What draws tables is imported by commands that do: it takes a tenth of the time of a small batch run.
-from dataflow_serve.client import BlockingClient, client_context, connect
+from dataflow_serve.client._defaults import DEFAULT_URL
 from dataflow_serve.client._layouts import PLAN_LAYOUTS, ROW_LAYOUTS
-from dataflow_serve.client._trio import DEFAULT_URL
 from dataflow_serve.errors import ConnectionClosed, DataflowError, UnavailableError
-from dataflow_serve.run import run_program
+
+# A command imports what it needs: the clients and what draws tables take longer than a small batch run.
+if TYPE_CHECKING:
+    from dataflow_serve.client import BlockingClient
 
 __all__ = ["main"]
 
@@ -63,7 +64,7 @@ _order = click.option(
 )
 
 
-Server: TypeAlias = Callable[[], BlockingClient]
+Server: TypeAlias = Callable[[], "BlockingClient"]
 """Opens a connection as the command line says."""
 
 
@@ -79,6 +80,8 @@ def _server_options(command: Callable[..., None]) -> Callable[..., None]:
         client_certificate: str | None,
         **rest: Any,
     ) -> None:
+        from dataflow_serve.client import client_context, connect
+
         def server() -> BlockingClient:
             named = ca is not None or client_certificate is not None
             context = client_context(ca, client_certificate) if named else None
@@ -119,6 +122,8 @@ def run(
     now: str | None,
 ) -> None:
     """Run PROGRAM once: read its inputs, write its outputs."""
+    from dataflow_serve.run import run_program
+
     run_program(
         program,
         facts=facts,

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import random
 import re
 import subprocess
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataflow_serve.client import BlockingClient, connect
 from dataflow_serve.errors import IncorrectError
-from dataflow_serve.language import parse
-from dataflow_serve.run._batch import run_on, run_program
-from dataflow_serve.run._directives import plan_of
-from dataflow_serve.run._source import read_source
-from dataflow_serve.server import new_table, serve
+from dataflow_serve.run._batch import run_program
+from dataflow_serve.server import AttendedServer
 from dataflow_serve.values import Branch
 
 from .cluster import Cluster
@@ -47,13 +40,13 @@ PARSERS: dict[str, Any] = {
 
 
 def test_a_run_takes_as_many_iterations_as_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def strict(**settings: Any) -> Iterator[BlockingClient]:
-        with serve(**settings) as db:
-            db.tune(query_iterations=10, query_lag_millis=1)
-            yield db
+    # A server has these limits unless it is told otherwise.
+    defaults = {"query_iterations": 10, "query_lag_millis": 1}
 
-    monkeypatch.setattr("dataflow_serve.server.serve", strict)
+    def strict(workers: int, **tunables: int) -> AttendedServer:
+        return AttendedServer(workers, **{**defaults, **tunables})
+
+    monkeypatch.setattr("dataflow_serve.server.AttendedServer", strict)
     program = tmp_path / "program.dl"
     program.write_text(".decl n(x: number)\nn(0).\nn(x + 1) :- n(x), x < 5000.\n.printsize n\n.output n\n")
     run_program(program, output=tmp_path)
@@ -173,32 +166,21 @@ any() :- n(_).
 """
 
 
-@pytest.mark.parametrize("slot", [(1, 1), (1, 2), (2, 1)], indirect=True, ids=["1x1", "1x2", "2x1"])
-def test_a_run_on_a_server_elsewhere_writes_the_same(cluster: Cluster, tmp_path: Path) -> None:
-    alone, elsewhere = tmp_path / "alone", tmp_path / "elsewhere"
-    alone.mkdir()
-    elsewhere.mkdir()
-    program = tmp_path / "program.dl"
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_of_all_kinds_are_written(workers: int, tmp_path: Path) -> None:
+    program, output = tmp_path / "program.dl", tmp_path / "output"
+    output.mkdir()
     program.write_text(RESULTS)
     (tmp_path / "n.facts").write_text("10\n-1\n2\n")
-    assert run("run", str(program), "-F", str(tmp_path), "-D", str(alone)) == "n\t3\n"
-    printed = io.StringIO()
-    host, port = cluster.addresses[-1]
-    with connect(f"df://{host}:{port}") as db:
-        directives = plan_of(parse(RESULTS).directives, tmp_path, elsewhere)
-        run_on(db, read_source(program), directives, new_table, stdout=printed)
-        for module in db.status()["modules"]:
-            db.unregister(module["name"])
-    assert printed.getvalue() == "n\t3\n"
-    expected = {
+    printed = run("run", str(program), "-F", str(tmp_path), "-D", str(output), "-w", str(workers))
+    assert printed == "n\t3\n"
+    assert {file.name: file.read_text() for file in output.iterdir()} == {
         "pair.csv": 'p,s\n"[-1, ""a, -1""]","long enough for a word: -1"\n'
         '"[2, ""a, 2""]","long enough for a word: 2"\n"[10, ""a, 10""]","long enough for a word: 10"\n',
         "tree.csv": "$Node($Leaf(-0.10000000000000001), $Leaf(1));-0.10000000000000001\n"
         "$Node($Leaf(0.20000000000000001), $Leaf(1));0.20000000000000001\n$Node($Leaf(1), $Leaf(1));1\n",
         "any.csv": "()\n",
     }
-    for directory in (alone, elsewhere):
-        assert {file.name: file.read_text() for file in directory.iterdir()} == expected
 
 
 def test_a_result_that_cannot_be_written_is_named(tmp_path: Path) -> None:

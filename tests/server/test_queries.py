@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import trio
 
 from dataflow_serve.errors import ConflictError, DataflowError
 from dataflow_serve.server import _queries
@@ -56,6 +55,11 @@ def asks(ticket: int, program: str, name: str | None = None) -> Any:
     return SimpleNamespace(ticket=ticket, program=program, name=name, statistics=STATISTICS)
 
 
+def plan(queries: Queries, event: Any) -> None:
+    """Plan a program, and hand the plan over."""
+    queries.planned(event, queries.catalog)()
+
+
 def grown(version: int, plan: dict[str, Any], first: int) -> Any:
     """The event that every process gets once `plan` is registered."""
     relations = [{"id": first + index, **relation} for index, relation in enumerate(plan["relations"])]
@@ -68,54 +72,54 @@ def grown(version: int, plan: dict[str, Any], first: int) -> Any:
     return SimpleNamespace(version=version, module=json.dumps(module))
 
 
-async def test_programs_are_planned_against_what_was_registered(queries: Queries, paper: Paper) -> None:
-    await queries.register(asks(1, EDGES, "edges"))
+def test_programs_are_planned_against_what_was_registered(queries: Queries, paper: Paper) -> None:
+    plan(queries, asks(1, EDGES, "edges"))
     queries.registered(grown(1, paper.plans[1], first=7))
     assert queries.catalog["edge"].mode == "upsert(x)"
-    await queries.register(asks(2, USES))
+    plan(queries, asks(2, USES))
     assert [each["relation"] for each in paper.plans[2]["imports"]] == [7]
 
 
-async def test_types_of_what_was_registered_are_known(queries: Queries, paper: Paper) -> None:
-    await queries.register(asks(1, ".type P = [x: number, p: P] .decl r(p: P) .input r", "types"))
+def test_types_of_what_was_registered_are_known(queries: Queries, paper: Paper) -> None:
+    plan(queries, asks(1, ".type P = [x: number, p: P] .decl r(p: P) .input r", "types"))
     queries.registered(grown(1, paper.plans[1], first=7))
     (column,) = queries.catalog["r"].columns
     assert str(column) == "p: P"
-    await queries.register(asks(2, ".decl s(x: number) s(x) :- r([_, [x, nil]])."))
+    plan(queries, asks(2, ".decl s(x: number) s(x) :- r([_, [x, nil]])."))
     assert paper.plans[2]["imports"][0]["types"] == [each["id"] for each in paper.plans[1]["types"]]
 
 
-async def test_what_has_left_the_catalog_is_unknown(queries: Queries, paper: Paper) -> None:
-    await queries.register(asks(1, EDGES, "edges"))
+def test_what_has_left_the_catalog_is_unknown(queries: Queries, paper: Paper) -> None:
+    plan(queries, asks(1, EDGES, "edges"))
     queries.registered(grown(1, paper.plans[1], first=7))
     queries.unregistered(cast(Any, SimpleNamespace(version=2, modules=["edges"], relations=[7])))
     assert (len(queries.catalog), dict(queries.catalog.modules)) == (0, {})
-    await queries.register(asks(2, USES))
+    plan(queries, asks(2, USES))
     error = paper.errors[2]
     assert (error.code, error.line) == ("incorrect", 2)
 
 
-async def test_a_name_belongs_to_one_program(queries: Queries, paper: Paper) -> None:
-    await queries.register(asks(1, EDGES, "edges"))
+def test_a_name_belongs_to_one_program(queries: Queries, paper: Paper) -> None:
+    plan(queries, asks(1, EDGES, "edges"))
     queries.registered(grown(1, paper.plans[1], first=7))
-    await queries.register(asks(2, ".decl other(x: number)\n.input other", "edges"))
+    plan(queries, asks(2, ".decl other(x: number)\n.input other", "edges"))
     assert paper.errors[2].code == "conflict"
-    await queries.register(asks(3, EDGES))
+    plan(queries, asks(3, EDGES))
     assert paper.plans[3] == paper.plans[1], "the identical program is the same module"
 
 
-async def test_a_fault_of_the_planner_is_the_servers(
+def test_a_fault_of_the_planner_is_the_servers(
     queries: Queries, paper: Paper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_queries, "compile_program", lambda *_: 1 // 0)
-    await queries.register(asks(1, EDGES))
+    plan(queries, asks(1, EDGES))
     error = paper.errors[1]
     assert error.code == "fault" and "reference" in error.message
     reference = error.message.split("reference ")[1].rstrip(")")
     assert reference in caplog.text and "ZeroDivisionError" in caplog.text
 
 
-async def test_the_collector_waits_while_programs_are_planned(
+def test_the_collector_waits_while_programs_are_planned(
     queries: Queries, paper: Paper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enabled: list[bool] = []
@@ -127,16 +131,19 @@ async def test_the_collector_waits_while_programs_are_planned(
         raise ConflictError("both are under way")
 
     monkeypatch.setattr("dataflow_serve.server._queries.compile_program", compile_it)
-    async with trio.open_nursery() as nursery:
-        for ticket in (1, 2):
-            nursery.start_soon(queries.register, asks(ticket, EDGES))
+    planning = [threading.Thread(target=plan, args=(queries, asks(ticket, EDGES))) for ticket in (1, 2)]
+    for thread in planning:
+        thread.start()
+    for thread in planning:
+        thread.join()
     assert enabled == [False, False]
     assert gc.isenabled()
     assert set(paper.errors) == {1, 2}
 
 
-async def test_plans_are_explained(queries: Queries, paper: Paper) -> None:
-    await queries.register(asks(1, f"{EDGES}\n{USES}"))
-    plan = json.dumps(paper.plans[1])
-    await queries.explain(cast(Any, SimpleNamespace(ticket=2, relation="twice", plan=plan, analysis=None)))
+def test_plans_are_explained(queries: Queries, paper: Paper) -> None:
+    plan(queries, asks(1, f"{EDGES}\n{USES}"))
+    planned = json.dumps(paper.plans[1])
+    asked = cast(Any, SimpleNamespace(ticket=2, relation="twice", plan=planned, analysis=None))
+    queries.explained(asked)()
     assert paper.trees[2]

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dataflow_serve import cli
+from dataflow_serve import cli, client
 from dataflow_serve.client import Step, _terminal
 from dataflow_serve.errors import IncorrectError, NotFoundError, UnavailableError
 from dataflow_serve.protocol import Cancelled, Column, Rows
@@ -56,7 +56,7 @@ def test_errors_are_one_line_and_a_code(
     code: int,
     message: str,
 ) -> None:
-    monkeypatch.setattr(cli, "connect", failing(error))
+    monkeypatch.setattr(client, "connect", failing(error))
     assert run(monkeypatch, "status") == code
     assert capsys.readouterr().err.strip() == message
 
@@ -124,7 +124,7 @@ def test_order_and_limit_reach_the_server(
             asked.append(how)
             return nullcontext(Live(Step(10, [(("bob",), 1)], snapshot=True)))
 
-    monkeypatch.setattr(cli, "connect", lambda *_, **__: Database())
+    monkeypatch.setattr(client, "connect", lambda *_, **__: Database())
     plain = ["--plain"] if command == "watch" else []
     assert run(monkeypatch, command, "person", "--order=-age,name", "--limit=2", *plain) == 0
     assert asked == [{"order": ["-age", "name"], "limit": 2}]
@@ -222,7 +222,7 @@ def test_cancel_says_what_was_ended_and_where_it_was(
             assert name == "m"
             return done
 
-    monkeypatch.setattr(cli, "connect", lambda *_, **__: Database())
+    monkeypatch.setattr(client, "connect", lambda *_, **__: Database())
     assert run(monkeypatch, "cancel", "m") == 0
     assert capsys.readouterr().out.strip() == line
 

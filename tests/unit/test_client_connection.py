@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from dataflow_serve.client import Connection, LengthPrefixed, Lines, WebSocketMessages
@@ -24,6 +25,7 @@ from dataflow_serve.protocol import (
     Status,
     Subscribe,
     Subscribed,
+    Undecoded,
     Unsubscribe,
     Unsubscribed,
     encode_message,
@@ -220,3 +222,26 @@ def test_each_websocket_frame_is_read_in_its_own_encoding() -> None:
     connection.receive(encode_message((second, Pong(2)), Encoding.MESSAGEPACK))
     assert connection.next_event() == Replied(first, Ping(), Pong(1))
     assert connection.next_event() == Replied(second, Ping(), Pong(2))
+
+
+def test_the_number_of_a_subscription_that_is_over_may_be_anothers() -> None:
+    connection = Connection(LengthPrefixed())
+
+    def hear(*messages: Any) -> list[Any]:
+        for message in messages:
+            payload = encode_message(message, Encoding.MESSAGEPACK)
+            connection.receive(len(payload).to_bytes(4, "big") + payload)
+        return list(iter(connection.next_event, None))
+
+    for undecoded in (True, False):
+        number, _ = connection.send(Subscribe("knows"))
+        hear((number, Subscribed(1, (Column("x", "symbol"),), 5, "h")))
+        if undecoded:
+            connection.leave_undecoded(1)
+        (event,) = hear(Changes(1, 5, [(("ann",), 1)], snapshot=True))
+        assert event == (
+            Undecoded(1, msgspec.msgpack.encode([(("ann",), 1)]))
+            if undecoded
+            else Changes(1, 5, [(("ann",), 1)], snapshot=True)
+        )
+        hear(Ended(1, ErrorBody("interrupted", "the end")))

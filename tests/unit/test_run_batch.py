@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dataflow_serve.client import BlockingClient, FileSource, Loaded
+from dataflow_serve.client import FileSource
 from dataflow_serve.errors import DataflowError, IncorrectError, UnsupportedError
 from dataflow_serve.language import check, parse
 from dataflow_serve.protocol import Column, Module, RelationInfo, Row
@@ -156,26 +156,25 @@ def test_a_file_that_cannot_take_all_rows_is_named() -> None:
         write_file(Path("/dev/full"), table(("a", "b")), FileFormat())
 
 
-class Recorder(BlockingClient):
-    """A client whose server is a few dictionaries."""
+class Recorder:
+    """A server that is a few dictionaries."""
 
     def __init__(self, module: Module, contents: dict[str, list[Row]]) -> None:
         self._module = module
         self._contents = contents
-        self.loaded: dict[str, list[Row]] = {}
+        self.loaded: dict[str, str] = {}
         self.asked: list[str] = []
 
-    def register(self, program: str, name: str | None = None) -> Module:
+    def register(self, program: str) -> Module:
         self.asked.append(f"register {program}")
         return self._module
 
-    def load(self, source: Any, into: str, **options: Any) -> Loaded:
-        assert isinstance(source, FileSource)
-        self.loaded[into] = list(source)
+    def load(self, source: FileSource, into: str, **options: Any) -> None:
+        # Rows are the extension's.
+        self.loaded[into] = source._path.read_text()
         self.asked.append(f"load {into}")
-        return Loaded(len(self.loaded[into]), 3)
 
-    def _fetch_undecoded(self, relation: str, take: Callable[[bytes], object]) -> None:
+    def fetch_undecoded(self, relation: str, take: Callable[[bytes], object]) -> None:
         for row in self._contents[relation]:
             take(msgspec.msgpack.encode([(row, 1)]))
 
@@ -189,7 +188,7 @@ def test_a_run_loads_computes_and_writes(tmp_path: Path) -> None:
     source = SourceText(PROGRAM, ())
     printed = io.StringIO()
     run_on(db, source, plan_of(parse(PROGRAM).directives, tmp_path, tmp_path), Lines, stdout=printed)
-    assert db.loaded == {"edge": [("b", "c"), ("a", "b")]}
+    assert db.loaded == {"edge": "b\tc\na\tb\n"}
     assert (tmp_path / "path.csv").read_text() == "a\tb\nb\tc\n"
     assert printed.getvalue() == "path\t2\n"
 

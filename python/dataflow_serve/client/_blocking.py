@@ -15,13 +15,13 @@ from typing import Any, Literal, Self, overload
 from dataflow_serve.client import _changes, _load
 from dataflow_serve.client._blocking_relation import BlockingRelation
 from dataflow_serve.client._blocking_subscription import BlockingPending, BlockingSubscription
+from dataflow_serve.client._defaults import DEFAULT_URL, PING_INTERVAL
 from dataflow_serve.client._order import Order
 from dataflow_serve.client._portal import Portal
 from dataflow_serve.client._progress import showing_progress
 from dataflow_serve.client._session import Wait
 from dataflow_serve.client._subscription import Slow
-from dataflow_serve.client._trio import DEFAULT_URL, PING_INTERVAL, Client, open_client
-from dataflow_serve.client._undecoded import fetch_undecoded
+from dataflow_serve.client._trio import Client, open_client
 from dataflow_serve.client._view import Progress, Step
 from dataflow_serve.dsl import Atom, Condition, Program, Rule, rel
 from dataflow_serve.dsl import Relation as NamedRelation
@@ -402,10 +402,6 @@ class BlockingClient:
     def __repr__(self) -> str:
         """Where it is connected to."""
         return f"<BlockingClient of {self.url}>"
-
-    def _fetch_undecoded(self, relation: str, take: Callable[[bytes], object]) -> None:
-        """All rows of a relation, for what reads them itself; see `fetch_undecoded`."""
-        self._portal.call(lambda: fetch_undecoded(self._client._session.current(), relation, take))
 
     def _transact(self, changes: list[Change], key: str | None, wait: Wait) -> Transacted | BlockingPending:
         if wait is False:

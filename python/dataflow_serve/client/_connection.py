@@ -11,12 +11,13 @@ leaves the connection as it was; `RemoteProtocolError` is the server's, and ends
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NewType, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataflow_serve.client._framing import Framing
 from dataflow_serve.errors import DataflowError, LocalProtocolError, RemoteProtocolError
@@ -46,8 +47,7 @@ RequestId = NewType("RequestId", int)
 """A request's number on its connection, from 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replied:
+class Replied(Struct, frozen=True):
     """A request succeeded."""
 
     id: RequestId
@@ -55,16 +55,14 @@ class Replied:
     body: ReplyBody
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """A request failed; ``id`` is None when the server could not read whose it was, and then none is sure."""
 
     id: RequestId | None
     error: DataflowError
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Struct, frozen=True):
     """The server closed the connection; nothing follows."""
 
 
@@ -77,8 +75,7 @@ class _State(enum.Enum):
     CLOSED = "closed"
 
 
-@dataclass(slots=True)
-class _Route:
+class _Route(Struct):
     """An open subscription: what pushes for it need."""
 
     columns: tuple[object, ...]
@@ -212,7 +209,7 @@ class Connection:
             return None
         if (read := route.read_row) is None:
             return changes
-        return dataclasses.replace(changes, changes=[(read(row), diff) for row, diff in changes.changes])
+        return replace(changes, changes=[(read(row), diff) for row, diff in changes.changes])
 
     def _forget(self, sub: int) -> None:
         self._routes.pop(sub, None)

@@ -24,14 +24,13 @@ from dataflow_serve.protocol import (
     ReplyBody,
     Request,
     Transact,
-    Undecoded,
     Unsubscribe,
     Unsubscribed,
 )
 
 __all__ = ["Link", "Listener", "Pending", "Pushed"]
 
-Pushed: TypeAlias = Changes | Undecoded | Reached | Ended
+Pushed: TypeAlias = Changes | Reached | Ended
 """What a server sends for a subscription."""
 
 T = TypeVar("T", bound=ReplyBody)
@@ -208,11 +207,9 @@ class Link:
         """
         return await (await self.send(request, kind, taken)).result()
 
-    def listen(self, sub: int, listener: Listener, *, undecoded: bool = False) -> None:
-        """Route a subscription's messages; ``undecoded``, its changes come as `Undecoded`."""
+    def listen(self, sub: int, listener: Listener) -> None:
+        """Route a subscription's messages."""
         self._listeners[sub] = listener
-        if undecoded:
-            self._connection.leave_undecoded(sub)
 
     def silence(self, sub: int) -> None:
         """Unsubscribe without waiting: no message reaches the listener from here on."""
@@ -295,7 +292,7 @@ class Link:
                 raise error
             case Refused(id=int(number), error=error):
                 self._pending.pop(RequestId(number)).fail(lambda: error)
-            case Changes(sub=sub) | Undecoded(sub=sub) | Reached(sub=sub):
+            case Changes(sub=sub) | Reached(sub=sub):
                 self._listeners[sub].push(event)
             case Ended(sub=sub):
                 self._listeners.pop(sub).push(event)

@@ -10,9 +10,10 @@ import importlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
+
+from msgspec import Struct
 
 from dataflow_serve.client._objects import ObjectSource
 from dataflow_serve.client._text_files import FileSource
@@ -44,27 +45,24 @@ Source: TypeAlias = str | os.PathLike[str] | Iterable[Iterable[Any]] | Any
 """A path, a data frame, an object with ``__arrow_c_stream__``, or an iterable of rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """What a load did: how many rows it sent, and the time at which the last are visible."""
 
     rows: int
     time: int
 
 
-@dataclass(frozen=True, slots=True)
-class LoadProgress:
+class LoadProgress(Struct, frozen=True):
     """How far a load is: rows sent, and the part of the source that was read, where that is known."""
 
     rows: int
     fraction: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """Rows for one transaction; ``last`` says that none follow."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     progress: LoadProgress
     last: bool
 
@@ -88,7 +86,11 @@ class RowSource(Protocol):
 
 def batches(source: RowSource, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
     """Cut a source into batches; at least one, which is empty if the source is."""
-    chunks = _chunks(iter(source), batch_rows)
+    chunks: Iterator[Sequence[Row]]
+    if isinstance(source, FileSource):
+        chunks = source.batches(batch_rows)
+    else:
+        chunks = _chunks(iter(source), batch_rows)
     sent = 0
     batch = next(chunks, [])
     while True:

@@ -7,19 +7,16 @@ a comma or a closing sign in it stands in double quotes, with a backslash before
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dataflow_serve.protocol import Column, TypeInfo
 from dataflow_serve.values import Branch
 
-__all__ = ["SIGNS_OF_RECORDS", "defined_reader", "split_fields"]
+__all__ = ["defined_reader"]
 
 MAX_DEPTH = 100
 """How deep records may stand in one another; the server takes no deeper ones."""
-
-SIGNS_OF_RECORDS = frozenset(',[]()$ "\\')
-"""What stands in a record for other reasons than the values in it."""
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _PLAIN = re.compile(r"[^,\])]*")
@@ -43,42 +40,6 @@ def defined_reader(column: Column, simple: Mapping[str, Callable[[str], Any]]) -
         return value
 
     return read
-
-
-def split_fields(line: str, delimiter: str, records: Sequence[bool]) -> list[str]:
-    """The fields of a line; where one is a record, a delimiter in it is part of it.
-
-    Args:
-        line: The line.
-        delimiter: What separates fields.
-        records: Which fields are records; there may be more or fewer.
-    """
-    fields: list[str] = []
-    start = 0
-    while True:
-        inside = start
-        if len(fields) < len(records) and records[len(fields)]:
-            inside = _end_of_record(line, start, delimiter)
-        end = line.find(delimiter, inside)
-        if end < 0:
-            return [*fields, line[start:]]
-        fields.append(line[start:end])
-        start = end + len(delimiter)
-
-
-def _end_of_record(line: str, start: int, delimiter: str) -> int:
-    """Where a record is over that begins at ``start``: where the delimiter follows what closes it."""
-    at, depth, before = start, 0, ""
-    while at < len(line):
-        if depth <= 0 and line.startswith(delimiter, at):
-            return at
-        sign = line[at]
-        # Elsewhere a quote is a sign like others.
-        quoted = _QUOTED.match(line, at) if sign == '"' and before in ("[", "(", ",") else None
-        at = at + 1 if quoted is None else quoted.end()
-        depth += (sign in "[(") - (sign in ")]")
-        before = before if sign.isspace() else sign
-    return len(line)
 
 
 class _Reader:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, cast
 
 import trio
+from msgspec.structs import replace
 
 from dataflow_serve.client._link import Link, Pushed
 from dataflow_serve.client._order import Order, order_names
 from dataflow_serve.client._view import Progress, Step, StepAssembler
 from dataflow_serve.errors import BusyError, ConnectionClosed, DataflowError, LocalProtocolError
-from dataflow_serve.protocol import Changes, Column, Ended, Reached, Subscribe, Subscribed, Undecoded, Value
+from dataflow_serve.protocol import Changes, Column, Ended, Reached, Subscribe, Subscribed, Value
 
 __all__ = ["Slow", "Subscription"]
 
@@ -218,8 +218,6 @@ class Subscription(Generic[ItemT]):
     def push(self, message: Pushed) -> None:
         """Take a message from the link."""
         match message:
-            case Undecoded():
-                return  # Never asked for.
             case Changes():
                 self._buffered += len(message.changes) + 1
                 if not message.more:

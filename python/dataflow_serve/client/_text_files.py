@@ -1,26 +1,32 @@
-"""Rows from files of text, with one row a line."""
+"""Rows from files of text, with one row a line.
+
+The extension makes rows of a file's bytes as it is read, ready to be sent (``rust/facts``). What a text is as
+a value is asked here (``_texts``) where it isn't written in the usual way.
+"""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
-import itertools
-import operator
 import os
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dataflow_serve.client._records import SIGNS_OF_RECORDS, split_fields
-from dataflow_serve.client._texts import A_VALUE, many_reader_of, reader_of
+import msgspec
+
+from dataflow_serve.client._texts import A_VALUE, reader_of
 from dataflow_serve.errors import IncorrectError, LocalProtocolError
-from dataflow_serve.protocol import Column, Row
+from dataflow_serve.protocol import Column, PackedRows, Row, encode_value
 
 __all__ = ["FileSource"]
 
-LINES_AT_ONCE = 4_096
-"""Lines of a file that are made into rows together."""
+PIECE_BYTES = 32 * 1024
+"""Most that is read at once."""
+
+ROWS_AT_ONCE = 10_000
+"""Rows that are made at once where nobody says how many."""
+
+BATCH_BYTES = 2_000_000
+"""About how much rows of one transaction may take, so that it stays within what a message holds."""
 
 _GZIP = b"\x1f\x8b"
 
@@ -61,13 +67,8 @@ class FileSource:
         self._quoted = quoted
         self._header = header
         self._skip_lines = skip_lines
-        self._blank_counts = not columns or (len(columns) == 1 and columns[0].type in ("symbol", "bytes"))
-        self._records = [column.types is not None for column in columns]
-        """Which fields of a line are records, which may have the delimiter in them."""
-        self._split_plainly = not (any(self._records) and set(delimiter) & SIGNS_OF_RECORDS)
         self._file: io.BufferedReader | None = None
         self._size = 0
-        self._lines = 0
 
     @property
     def fraction(self) -> float | None:
@@ -82,146 +83,67 @@ class FileSource:
         Raises:
             IncorrectError: the file can't be read, or a row doesn't fit; names file, line and column.
         """
+        for rows in self.batches(ROWS_AT_ONCE):
+            yield from rows
+
+    def batches(self, size: int) -> Iterator[PackedRows]:
+        """Read the file from its beginning, so many rows at a time, or fewer long ones.
+
+        Raises:
+            IncorrectError: as for single rows; those before a row that doesn't fit are lost from ``size`` on.
+        """
+        # Whoever loads no files has no use for it.
+        from dataflow_serve._core import Facts
+
+        described = msgspec.json.encode(self._columns).decode()
+        facts = Facts(described, self._delimiter, self._quoted, self._header, self._skip_lines)
+        readers = [reader_of(column) for column in self._columns]
+
+        def odd(column: int, text: str) -> bytes:
+            return encode_value(readers[column](text))
+
+        pieces = self._pieces()
+        last = False
+        while True:
+            while (batch := facts.batch(size, BATCH_BYTES, odd)) is not None:
+                yield PackedRows(*batch, self._columns)
+            if facts.misfit is not None:
+                raise self._misfit(*facts.misfit)
+            if last:
+                return
+            piece = next(pieces, b"")
+            last = not piece
+            facts.feed(piece, last)
+
+    def _pieces(self) -> Iterator[bytes]:
+        """The bytes of the file, decompressed."""
         try:
             self._file = self._path.open("rb")
         except OSError as error:
             raise IncorrectError(
                 f"cannot read {self._path}: {(error.strerror or str(error)).lower()}"
             ) from error
-        self._size = os.fstat(self._file.fileno()).st_size
-        content: io.BufferedReader | gzip.GzipFile = self._file
-        if self._file.peek(2)[:2] == _GZIP:
-            content = gzip.GzipFile(fileobj=self._file)
-        # Only \n ends a line here: a lone \r may be part of a symbol.
-        with (
-            self._file,
-            io.TextIOWrapper(content, encoding="utf-8-sig", newline="" if self._quoted else "\n") as text,
-        ):
-            try:
-                yield from self._rows(text)
-            except UnicodeDecodeError as error:
-                raise IncorrectError(f"{self._path}, line {self._undecodable_line()}: not UTF-8") from error
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise IncorrectError(f"{self._path}: not what gzip writes: {str(error).lower()}") from error
+        with self._file:
+            self._size = os.fstat(self._file.fileno()).st_size
+            if self._file.peek(2)[:2] == _GZIP:
+                yield from self._decompressed(self._file)
+            while piece := self._file.read1(PIECE_BYTES):
+                yield piece
 
-    def _quoted_fields(self, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        reader = csv.reader(text, delimiter=self._delimiter, strict=True)
-        line = 1
+    def _decompressed(self, file: io.BufferedReader) -> Iterator[bytes]:
+        import gzip
+        import zlib
+
+        content = gzip.GzipFile(fileobj=file)
         try:
-            for fields in reader:
-                if fields or self._blank_counts:
-                    yield line, fields or [""]
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise IncorrectError(f"{self._path}, line {line}: {error}") from error
+            while piece := content.read1(PIECE_BYTES):
+                yield piece
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise IncorrectError(f"{self._path}: not what gzip writes: {str(error).lower()}") from error
 
-    def _plain_fields(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        for line in lines:
-            self._lines += 1
-            content = line.removesuffix("\n").removesuffix("\r")
-            if not content and not self._blank_counts:
-                continue
-            if self._split_plainly:
-                yield self._lines, content.split(self._delimiter)
-            else:
-                yield self._lines, split_fields(content, self._delimiter, self._records)
-
-    def _rows(self, text: io.TextIOWrapper) -> Iterator[Row]:
-        self._lines = 0
-        lines = self._quoted_fields(text) if self._quoted else self._plain_fields(text)
-        for _ in itertools.islice(lines, self._skip_lines):
-            pass
-        places = list(range(len(self._columns)))
-        if self._header is not False and (first := next(lines, None)) is not None:
-            names = [column.name for column in self._columns]
-            if sorted(first[1]) == sorted(names):
-                places = [first[1].index(name) for name in names]
-                self._records = [self._columns[names.index(name)].types is not None for name in first[1]]
-            elif self._header is None:
-                yield from self._one_by_one([first], places) if self._columns else self._nullary([first])
-        if not self._columns:
-            yield from self._nullary(lines)
-        elif self._quoted or not self._split_plainly:
-            yield from self._one_by_one(lines, places)
-        else:
-            yield from self._plain_rows(text, places)
-
-    def _plain_rows(self, text: io.TextIOWrapper, places: Sequence[int]) -> Iterator[Row]:
-        """Many lines at a time, as long as they are written in the usual way."""
-        failure: UnicodeDecodeError | None = None
-        while failure is None:
-            lines: list[str] = []
-            try:
-                lines.extend(itertools.islice(text, LINES_AT_ONCE))
-            except UnicodeDecodeError as error:
-                failure = error  # Lines before it come first.
-            if not lines:
-                break
-            if (rows := self._at_once(lines, places)) is not None:
-                self._lines += len(lines)
-                yield from rows
-            else:
-                yield from self._one_by_one(self._plain_fields(lines), places)
-        if failure is not None:
-            raise failure
-
-    def _at_once(self, lines: Sequence[str], places: Sequence[int]) -> Iterable[Row] | None:
-        """The rows of some lines, or None where it takes a look at each of them."""
-        text, delimiter, arity = "".join(lines), self._delimiter, len(places)
-        if len(delimiter) != 1 or delimiter == "\n" or "\r" in text:
-            return None
-        if not set(map(operator.methodcaller("count", delimiter), lines)) <= {arity - 1}:
-            return None
-        texts = text.removesuffix("\n").replace("\n", delimiter).split(delimiter)
-        try:
-            return zip(
-                *(
-                    many_reader_of(column)(texts[place::arity])
-                    for column, place in zip(self._columns, places, strict=True)
-                ),
-                strict=True,
-            )
-        except ValueError:
-            return None
-
-    def _one_by_one(self, lines: Iterable[tuple[int, list[str]]], places: Sequence[int]) -> Iterator[Row]:
-        converters = [reader_of(column) for column in self._columns]
-        arity = len(converters)
-        for line, texts in lines:
-            if len(texts) != arity:
-                raise IncorrectError(f"{self._path}, line {line}: {_count(texts)}, expected {arity}")
-            fields = [texts[place] for place in places]
-            try:
-                yield tuple([convert(text) for convert, text in zip(converters, fields, strict=True)])
-            except ValueError:
-                raise self._misfit(line, fields) from None
-
-    def _nullary(self, lines: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
-        for line, fields in lines:
-            if fields not in (["()"], [""]):
-                raise IncorrectError(f"{self._path}, line {line}: expected (), the row without columns")
-            yield ()
-
-    def _misfit(self, line: int, fields: Sequence[str]) -> IncorrectError:
-        for column, text in zip(self._columns, fields, strict=True):
-            try:
-                reader_of(column)(text)
-            except ValueError:
-                what = f"{text!r} is not {A_VALUE.get(column.type, f'a {column.type}')}"
-                return IncorrectError(f"{self._path}, line {line}, column {column.name!r}: {what}")
-        raise AssertionError("every value fits")
-
-    def _undecodable_line(self) -> int:
-        """The first line that isn't UTF-8: the decoder works in blocks and doesn't know."""
-        with self._path.open("rb") as file:
-            lines = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP else file
-            for number, line in enumerate(lines, 1):
-                try:
-                    line.decode()
-                except UnicodeDecodeError:
-                    return number
-        return 1
-
-
-def _count(fields: Sequence[str]) -> str:
-    return "1 field" if len(fields) == 1 else f"{len(fields)} fields"
+    def _misfit(self, line: int, column: int | None, what: str) -> IncorrectError:
+        where = f"{self._path}, line {line}"
+        if column is not None:
+            name, kind = self._columns[column].name, self._columns[column].type
+            where, what = f"{where}, column {name!r}", f"{what!r} is not {A_VALUE.get(kind, f'a {kind}')}"
+        return IncorrectError(f"{where}: {what}")

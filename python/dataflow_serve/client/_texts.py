@@ -6,7 +6,7 @@ Numbers are decimal, or hexadecimal and binary with their prefixes; truth values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dataflow_serve.client._records import defined_reader
@@ -14,7 +14,7 @@ from dataflow_serve.errors import IncorrectError
 from dataflow_serve.protocol import Column
 from dataflow_serve.values import parse_bytes, parse_instant, parse_uuid
 
-__all__ = ["A_VALUE", "many_reader_of", "reader_of", "value_from_text"]
+__all__ = ["A_VALUE", "reader_of", "value_from_text"]
 
 A_VALUE: Mapping[str, str] = {
     "number": "a number (64 bits, signed)",
@@ -90,32 +90,6 @@ _FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
     "uuid": parse_uuid,
     "bytes": parse_bytes,
 }
-
-
-def _numbers(texts: Sequence[str]) -> list[int]:
-    values = list(map(int, texts))
-    if "_" in "".join(texts) or min(values) < -(2**63) or max(values) >= 2**63:
-        raise ValueError
-    return values
-
-
-def _floats(texts: Sequence[str]) -> list[float]:
-    if "_" in "".join(texts):
-        raise ValueError
-    return list(map(float, texts))
-
-
-def many_reader_of(column: Column) -> Callable[[Sequence[str]], Sequence[Any]]:
-    """What reads many values of a column; raises `ValueError` where one isn't written in the usual way."""
-    match column.type:
-        case "number":
-            return _numbers
-        case "float":
-            return _floats
-        case "symbol":
-            return lambda texts: texts
-    read = reader_of(column)
-    return lambda texts: list(map(read, texts))
 
 
 def value_from_text(column: Column, text: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 import trio
 
 from dataflow_serve.client import _changes, _load
+from dataflow_serve.client._defaults import DEFAULT_URL, PING_INTERVAL
 from dataflow_serve.client._framing import Framing, LengthPrefixed, Lines
 from dataflow_serve.client._link import Pending
 from dataflow_serve.client._order import Order, order_names
@@ -57,9 +58,6 @@ from dataflow_serve.protocol import (
 )
 
 __all__ = ["Client", "open_client", "open_client_on"]
-
-DEFAULT_URL = "df://127.0.0.1:6262"
-PING_INTERVAL = 30.0
 
 
 @asynccontextmanager

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from dataflow_serve.language._types import Column, Type
 
 __all__ = ["CLOCK", "STANDING", "Catalog", "CatalogRelation"]
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogRelation:
+class CatalogRelation(Struct, frozen=True):
     """A relation that an earlier program declared."""
 
     id: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast

@@ -8,7 +8,9 @@ A clause for a relation that the instance doesn't declare itself belongs to the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
@@ -60,8 +62,7 @@ def expand(program: ast.Program) -> ast.Program:
     )
 
 
-@dataclass(slots=True)
-class _Lookups:
+class _Lookups(Struct):
     """How often components have been looked up."""
 
     count: int = 0
@@ -76,8 +77,7 @@ class _Lookups:
             )
 
 
-@dataclass(slots=True)
-class _Scope:
+class _Scope(Struct):
     """Where components are declared, and what is around it."""
 
     around: _Scope | None
@@ -124,8 +124,7 @@ class _Scope:
             scope = scope.around
 
 
-@dataclass(slots=True)
-class _Content:
+class _Content(Struct):
     """What instances come to."""
 
     types: list[ast.TypeDeclaration] = field(default_factory=list)
@@ -135,8 +134,7 @@ class _Content:
     subsumptions: list[ast.Subsumption] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Instance:
+class _Instance(Struct):
     """The names that an instance declares, its inner instances' among them."""
 
     prefix: str
@@ -167,8 +165,7 @@ class _Instance:
         return name
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(Struct):
     """The body of a component or one of its bases, within an instance."""
 
     component: ast.Component

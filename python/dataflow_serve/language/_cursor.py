@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -19,6 +18,9 @@ QUOTE_LIMIT = 160
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """A hint with the nearest known name, if any is near."""
+    # Few programs have anything misspelt.
+    import difflib
+
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f'Did you mean "{near[0]}"?' if near else None
 

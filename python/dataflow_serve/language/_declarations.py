@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dataflow_serve.errors import ConflictError, IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
@@ -27,8 +28,7 @@ def signature(name: str, columns: tuple[Column, ...]) -> str:
     return f"{name}({', '.join(map(str, columns))})"
 
 
-@dataclass(slots=True)
-class Names:
+class Names(Struct):
     """The names of one program."""
 
     catalog: Catalog

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from dataflow_serve.language._types import Type
 from dataflow_serve.values import parse_bytes, parse_instant, parse_uuid
@@ -32,8 +33,7 @@ SIGNED = frozenset({Type.NUMBER, Type.FLOAT})
 INTEGRAL = frozenset({Type.NUMBER, Type.UNSIGNED})
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(Struct, frozen=True):
     """What a functor takes and gives.
 
     A functor is taken *over* one type of its ``domain``; arguments without a fixed type are of that type,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -104,6 +103,9 @@ def _aggregate(tokens: Sequence[_Token], index: int) -> str | None:
     """A hint about a word where only an aggregate can stand: before ``:``, or a term and ``:``."""
     for word, colon in ((index - 1, index), (index - 1, index + 1)):
         if word >= 0 and colon < len(tokens) and tokens[word].kind == "name" and tokens[colon].kind == ":":
+            # Few programs have anything misspelt.
+            import difflib
+
             near = difflib.get_close_matches(tokens[word].text, AGGREGATES, n=1, cutoff=0.6)
             if near:
                 return f'Did you mean "{near[0]}"?'

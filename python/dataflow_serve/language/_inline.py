@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import ast

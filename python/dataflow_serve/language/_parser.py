@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from dataflow_serve.errors import DataflowError, IncorrectError, UnsupportedError
 from dataflow_serve.language import ast
@@ -64,8 +65,7 @@ def parse(text: str) -> ast.Program:
     return _Parser(text).program()
 
 
-@dataclass(slots=True)
-class _Items:
+class _Items(Struct):
     """What a program or the body of a component holds."""
 
     types: list[ast.TypeDeclaration] = field(default_factory=list)

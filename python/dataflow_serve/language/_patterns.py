@@ -8,8 +8,10 @@ from elsewhere, the equality takes it apart; else it makes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataflow_serve.language import ast
 
@@ -62,8 +64,7 @@ def _only_apart(literal: object) -> object:
     return TakenApart(*pattern) if pattern is not None else literal
 
 
-@dataclass(slots=True)
-class Flattening:
+class Flattening(Struct):
     """Rewrites bodies of one clause so that records stand in equalities with variables only."""
 
     count: int = 0

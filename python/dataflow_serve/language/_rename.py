@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from dataflow_serve.language import ast
 
@@ -69,19 +69,10 @@ class Renaming:
             changed["type"] = self._kind(node.type)
         elif isinstance(node, ast.Apply) and node.functor.startswith("$"):
             changed["functor"] = f"${self._branch(node.functor[1:])}"
-        for name in _FIELDS.get(type(node)) or _fields(type(node)):
+        for name in getattr(node, "__struct_fields__", ()):
             value = getattr(node, name)
             if type(value) is tuple:
                 changed[name] = tuple(map(self._node, value))
-            elif dataclasses.is_dataclass(value):
+            elif isinstance(value, ast.Node):
                 changed[name] = self._node(value)
         return replace(node, **changed) if changed else node  # type: ignore[type-var]
-
-
-_FIELDS: dict[type, tuple[str, ...]] = {}
-
-
-def _fields(kind: type) -> tuple[str, ...]:
-    found = tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
-    _FIELDS[kind] = found
-    return found

@@ -12,7 +12,9 @@ own, and witnesses are bound by a copy of the aggregate's body beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dataflow_serve.errors import UnsupportedError
 from dataflow_serve.language import ast
@@ -191,8 +193,7 @@ def _bound(literals: Sequence[Flat], given: set[str], unbound: ast.Aggregate | N
 # Resolution
 
 
-@dataclass(slots=True)
-class _Names:
+class _Names(Struct):
     """Names that occur nowhere else in the rule."""
 
     count: int = 0

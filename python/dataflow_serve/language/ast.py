@@ -6,8 +6,12 @@ version adds (records, branches of algebraic types, counters) becomes one more c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 __all__ = [
     "Aggregate",
@@ -50,56 +54,75 @@ class Position(NamedTuple):
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+_WHERE = frozenset({"at", "type_at", "text", "frozen"})
+"""Fields that say where a node stands rather than what it says."""
+
+
+class Node(Struct, frozen=True, eq=False):
+    """What a program consists of."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same, wherever they stand."""
+        if type(other) is not type(self):
+            return NotImplemented
+        said = _said(type(self))
+        return bool(said(self) == said(other))
+
+    def __hash__(self) -> int:
+        """Equal for equal nodes."""
+        return hash(_said(type(self))(self))
+
+
+@cache
+def _said(kind: type[Node]) -> Callable[[object], Any]:
+    """Gives what a node of this kind says."""
+    names = [name for name in kind.__struct_fields__ if name not in _WHERE]
+    return attrgetter(*names) if names else lambda node: ()
+
+
+class Variable(Node, frozen=True):
     """A named variable."""
 
     name: str
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Wildcard:
+class Wildcard(Node, frozen=True):
     """``_``: any value, another one at each occurrence."""
 
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class NumberLiteral:
+class NumberLiteral(Node, frozen=True):
     """An integer as written; it takes the type of its place unless it ends in ``u``."""
 
     value: int
     unsigned: bool
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class FloatLiteral:
+class FloatLiteral(Node, frozen=True):
     """A number with a fraction or an exponent."""
 
     value: float
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class TextLiteral:
+class TextLiteral(Node, frozen=True):
     """A quoted text, escapes resolved."""
 
     value: str
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class TruthLiteral:
+class TruthLiteral(Node, frozen=True):
     """``true`` or ``false`` as a value."""
 
     value: bool
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(Node, frozen=True):
     """A functor applied to arguments; operators go by their sign, the unary minus by ``neg``.
 
     Records go by ``[]``, branches of algebraic types by ``$`` and their name, the empty record by ``nil``.
@@ -107,26 +130,24 @@ class Apply:
 
     functor: str
     args: tuple[Term, ...]
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Cast:
+class Cast(Node, frozen=True):
     """``as(term, type)``."""
 
     term: Term
     type: str
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregate:
+class Aggregate(Node, frozen=True):
     """An aggregate over the rows of a body; ``count`` has no target."""
 
     func: str
     target: Term | None
     body: Body
-    at: Position = field(compare=False)
+    at: Position
 
 
 Term = (
@@ -134,111 +155,99 @@ Term = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Atom:
+class Atom(Node, frozen=True):
     """A relation applied to arguments."""
 
     relation: str
     args: tuple[Term, ...]
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(Node, frozen=True):
     """A comparison, ``match`` or ``contains`` of two terms; only the latter two are ever negated."""
 
     op: str
     left: Term
     right: Term
-    at: Position = field(compare=False)
+    at: Position
     negated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(Node, frozen=True):
     """``true`` or ``false`` as a condition."""
 
     value: bool
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Negation:
+class Negation(Node, frozen=True):
     """The opposite of a body."""
 
     body: Body
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Conjunction:
+class Conjunction(Node, frozen=True):
     """All of several bodies."""
 
     parts: tuple[Body, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Disjunction:
+class Disjunction(Node, frozen=True):
     """Any of several bodies."""
 
     parts: tuple[Body, ...]
-    at: Position = field(compare=False)
+    at: Position
 
 
 Body = Atom | Compare | Constant | Negation | Conjunction | Disjunction
 
 
-@dataclass(frozen=True, slots=True)
-class TypeDeclaration:
+class TypeDeclaration(Node, frozen=True):
     """``.type``: another name for a type, a subtype or a union, which all have one base; or a definition."""
 
     name: str
     bases: tuple[tuple[str, Position], ...]
-    at: Position = field(compare=False)
+    at: Position
     branches: tuple[BranchDeclaration, ...] = ()
     """Of a record type, which has one without a name, or of an algebraic type; then there are no bases."""
 
 
-@dataclass(frozen=True, slots=True)
-class BranchDeclaration:
+class BranchDeclaration(Node, frozen=True):
     """What a record holds, or a branch of an algebraic type."""
 
     name: str | None
     fields: tuple[ColumnDeclaration, ...]
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnDeclaration:
+class ColumnDeclaration(Node, frozen=True):
     """A column with its type's name as written."""
 
     name: str
     type: str
-    at: Position = field(compare=False)
-    type_at: Position = field(compare=False)
+    at: Position
+    type_at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Qualifier:
+class Qualifier(Node, frozen=True):
     """A word after a declaration, with columns for ``upsert``; ``choice-domain`` is one for each key."""
 
     name: str
     columns: tuple[tuple[str, Position], ...]
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class RelationDeclaration:
+class RelationDeclaration(Node, frozen=True):
     """``.decl`` of one relation; a declaration of several names gives one of these for each."""
 
     name: str
     columns: tuple[ColumnDeclaration, ...]
     qualifiers: tuple[Qualifier, ...]
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Directive:
+class Directive(Node, frozen=True):
     """``.input``, ``.output``, ``.printsize`` or ``.limitsize`` of one relation.
 
     Parameters matter to batch runs, those of ``.limitsize`` everywhere.
@@ -247,41 +256,37 @@ class Directive:
     kind: str
     relation: str
     parameters: tuple[tuple[str, str], ...]
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
+class Clause(Node, frozen=True):
     """A fact (no body) or a rule."""
 
     heads: tuple[Atom, ...]
     body: Body | None
-    text: str = field(compare=False)
-    at: Position = field(compare=False)
+    text: str
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Subsumption:
+class Subsumption(Node, frozen=True):
     """``a(…) <= a(…) :- …``: rows of a relation that give way to others of it."""
 
     dominated: Atom
     dominating: Atom
     body: Body
-    text: str = field(compare=False)
-    at: Position = field(compare=False)
+    text: str
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class ComponentUse:
+class ComponentUse(Node, frozen=True):
     """A component named in order to inherit from it or to instantiate it."""
 
     name: str
     arguments: tuple[str, ...]
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(Node, frozen=True):
     """``.comp``: declarations and clauses that take effect under the name of each instance."""
 
     name: str
@@ -290,20 +295,18 @@ class Component:
     overrides: tuple[tuple[str, Position], ...]
     """Inherited relations whose inherited clauses are left out."""
     body: Program
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Node, frozen=True):
     """``.init``: a component under a name."""
 
     name: str
     component: ComponentUse
-    at: Position = field(compare=False)
+    at: Position
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Node, frozen=True):
     """A parsed program, in the order of the text."""
 
     types: tuple[TypeDeclaration, ...]
@@ -315,5 +318,5 @@ class Program:
     instances: tuple[Instance, ...] = ()
     demanded: tuple[tuple[str, Position], ...] = ()
     """Relations of which no more is wanted than what rules ask for; ``*`` for all."""
-    frozen: Position | None = field(default=None, compare=False)
+    frozen: Position | None = None
     """Where it says that all is worked out once, from what there is when it is registered."""

@@ -8,7 +8,7 @@ or precedence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from dataflow_serve.language import ast
 from dataflow_serve.language._catalog import CatalogRelation
@@ -36,24 +36,21 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Var:
+class Var(Struct, frozen=True):
     """A variable; its name is unique in its rule."""
 
     name: str
     type: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Const:
+class Const(Struct, frozen=True):
     """A constant of its type's range."""
 
     value: Scalar
     type: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A function of the plan over a type. Its evaluation may fail, which makes the derivation fail."""
 
     func: str
@@ -66,8 +63,7 @@ class Call:
 Term = Var | Const | Call
 
 
-@dataclass(frozen=True, slots=True)
-class Any:
+class Any(Struct, frozen=True):
     """``_`` as an argument."""
 
     type: Kind
@@ -76,8 +72,7 @@ class Any:
 Argument = Var | Const | Call | Any
 
 
-@dataclass(frozen=True, slots=True)
-class AtomLiteral:
+class AtomLiteral(Struct, frozen=True):
     """Some row of the relation has these values; or none has, where negated."""
 
     relation: str
@@ -86,16 +81,14 @@ class AtomLiteral:
     at: ast.Position
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """A condition of type ``bool``; an equality with a variable that nothing else binds gives its value."""
 
     condition: Term
     at: ast.Position
 
 
-@dataclass(frozen=True, slots=True)
-class AggregateLiteral:
+class AggregateLiteral(Struct, frozen=True):
     """``result`` is the aggregate over the rows of the body, for each value of the outer variables.
 
     The body is a list of alternatives. A single one counts every assignment of its variables and of each
@@ -115,8 +108,7 @@ class AggregateLiteral:
     at: ast.Position
 
 
-@dataclass(frozen=True, slots=True)
-class RangeLiteral:
+class RangeLiteral(Struct, frozen=True):
     """``result`` is each of the values from ``start`` on, before ``stop``.
 
     ``step`` leads from value to value; one that leads away from ``stop`` gives none, one of 0 the first
@@ -139,16 +131,14 @@ class RangeLiteral:
 Literal = AtomLiteral | Filter | AggregateLiteral | RangeLiteral
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """What a rule derives."""
 
     relation: str
     args: tuple[Term, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One alternative of a clause."""
 
     heads: tuple[Head, ...]
@@ -156,8 +146,7 @@ class Rule:
     clause: ast.Clause
 
 
-@dataclass(frozen=True, slots=True)
-class Subsumption:
+class Subsumption(Struct, frozen=True):
     """Rows that match ``dominated`` aren't there beside others that match ``dominating``.
 
     Both are about all rows that the relation would have otherwise, also those that are dominated themselves;
@@ -172,8 +161,7 @@ class Subsumption:
     clause: ast.Subsumption
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(Struct, frozen=True):
     """A relation that the program declares."""
 
     name: str
@@ -197,16 +185,14 @@ class Relation:
     """How many rows of it end the recursion that it belongs to: no further round begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stratum:
+class Stratum(Struct, frozen=True):
     """Relations that depend on one another, or one relation alone."""
 
     relations: tuple[str, ...]
     recursive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedProgram:
+class CheckedProgram(Struct, frozen=True):
     """A program without errors."""
 
     relations: dict[str, Relation]

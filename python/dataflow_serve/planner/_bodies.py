@@ -9,8 +9,9 @@ last, so a plan has one only where the rule has one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from dataflow_serve.language import Type
 from dataflow_serve.language.checked import (
@@ -52,8 +53,7 @@ from dataflow_serve.planner._windows import Window, window_of
 __all__ = ["Planned", "plan_body"]
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """A conjunction's rows, and what was asked of it as terms over them."""
 
     rows: Rows
@@ -95,8 +95,7 @@ def plan_body(
     return Planned(rows, flat.wanted)
 
 
-@dataclass(slots=True)
-class _Source:
+class _Source(Struct):
     """A positive atom that hasn't been joined yet."""
 
     atom: FlatAtom

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dataflow_serve.errors import ConflictError, DataflowError, IncorrectError
 from dataflow_serve.language import (
@@ -30,8 +31,7 @@ PLAN_VERSION = 1
 """The version of the plan document; `rust/protocol/src/plan.rs` is its definition."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledProgram:
+class CompiledProgram(Struct, frozen=True):
     """A program that can be registered."""
 
     name: str

@@ -13,7 +13,8 @@ would make a relation depend on its own negation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec.structs import replace
 
 from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import CheckedProgram, checked, stratify
@@ -95,19 +96,17 @@ def _read_whole(program: CheckedProgram) -> set[str]:
     return found
 
 
-@dataclass
 class _Restriction:
     """One attempt, with the relations that are known to be needed as a whole."""
 
-    program: CheckedProgram
-    candidates: frozenset[str]
-    whole: frozenset[str]
-    """In the end, with those that turned out to be."""
-    relations: dict[str, checked.Relation] = field(default_factory=dict)
-    rules: list[checked.Rule] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._known_whole = self.whole
+    def __init__(self, program: CheckedProgram, candidates: frozenset[str], whole: frozenset[str]) -> None:
+        self.program = program
+        self.candidates = candidates
+        self.whole = whole
+        """In the end, with those that turned out to be."""
+        self.relations: dict[str, checked.Relation] = {}
+        self.rules: list[checked.Rule] = []
+        self._known_whole = whole
         self._group = {
             name: place for place, stratum in enumerate(self.program.strata) for name in stratum.relations
         }

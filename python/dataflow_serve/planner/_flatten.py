@@ -7,7 +7,9 @@ an equation defines; terms are cut where they are deeper than the plan document 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dataflow_serve.language import Kind
 from dataflow_serve.language.checked import (
@@ -31,8 +33,7 @@ MAX_DEPTH = 12
 """Calls in one another within an expression of a plan; what reads plans limits how deep documents go."""
 
 
-@dataclass(frozen=True, slots=True)
-class FlatAtom:
+class FlatAtom(Struct, frozen=True):
     """An atom whose arguments are variables, constants or None for any value."""
 
     relation: str
@@ -44,8 +45,7 @@ class FlatAtom:
         return {arg.name for arg in self.args if isinstance(arg, Var)}
 
 
-@dataclass(frozen=True, slots=True)
-class Equation:
+class Equation(Struct, frozen=True):
     """Two terms with equal values; where one is an unbound variable, the other defines it."""
 
     left: Term
@@ -58,8 +58,7 @@ class Equation:
         return ((self.left, self.right), (self.right, self.left))
 
 
-@dataclass(slots=True)
-class Flattened:
+class Flattened(Struct):
     """The pieces of a conjunction."""
 
     atoms: list[FlatAtom] = field(default_factory=list)

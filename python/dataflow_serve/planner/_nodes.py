@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dataflow_serve.language import CLOCK, CheckedProgram, Kind, Scalar, ast
 from dataflow_serve.planner._expressions import Col, Expr, expr_json, value_json
@@ -17,8 +18,7 @@ MAX_RULE_TEXT = 200
 """Characters of a rule that a plan keeps for people to read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
+class Reduction(Struct, frozen=True):
     """Aggregates by key."""
 
     source: int

@@ -7,9 +7,10 @@ good enough to tell a relation of ten rows from one of a million, and a key from
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from math import prod
 from typing import Any
+
+from msgspec import Struct
 
 __all__ = [
     "Atom",
@@ -28,8 +29,7 @@ FILTER_SHARE = 1 / 3
 """What is taken to pass a condition of which nothing is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class RelationStatistics:
+class RelationStatistics(Struct, frozen=True):
     """What is known of a relation at some moment."""
 
     rows: int
@@ -81,8 +81,7 @@ class Statistics:
         return self._relations.get(relation)
 
 
-@dataclass(frozen=True, slots=True)
-class Atom:
+class Atom(Struct, frozen=True):
     """An atom as far as the order depends on it."""
 
     known: RelationStatistics | None
@@ -119,8 +118,7 @@ def _met_by_keys(start: int, atoms: Sequence[tuple[RelationStatistics | None, Ma
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """What is taken to be so of an atom."""
 
     atom: Atom

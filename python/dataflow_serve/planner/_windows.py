@@ -9,7 +9,7 @@ is a condition on ``now``, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from dataflow_serve.language import Type
 from dataflow_serve.language.checked import Call, Const, Term, Var, variables_of
@@ -28,8 +28,7 @@ MOST_SUMS = 6
 _FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq"}
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """A row is there while each of ``since`` <= now < each of ``until``: terms of type number, in µs."""
 
     since: tuple[Term, ...]
@@ -69,8 +68,7 @@ def window_of(condition: Term, now: str) -> Window | None:
     return Window(tuple(since), tuple(until), frozenset(names))
 
 
-@dataclass(slots=True)
-class _Sum:
+class _Sum(Struct):
     """``now`` and numbers added to it, and when that has a value."""
 
     offsets: list[Term]

@@ -9,12 +9,14 @@ Values are plain Python values. Encodings differ in how they spell some of them 
 `row_reader` gives the function that brings a decoded row back to what its columns' types say.
 
 ``_types`` has what all words are made of, ``_requests``, ``_replies`` and ``_messages`` the words,
-``_encoding`` and ``_decoding`` the four functions, ``_rows`` what becomes of rows.
+``_encoding`` and ``_decoding`` the four functions, ``_rows`` what becomes of rows, ``_packed`` those that are
+in MessagePack before they are sent.
 """
 
 from dataflow_serve.protocol._decoding import Message, Reply, decode_message, decode_request
-from dataflow_serve.protocol._encoding import encode_message, encode_request
+from dataflow_serve.protocol._encoding import encode_message, encode_request, encode_value
 from dataflow_serve.protocol._messages import Changes, Ended, ErrorBody, Failure, Reached, Undecoded
+from dataflow_serve.protocol._packed import PackedRows
 from dataflow_serve.protocol._replies import (
     Advanced,
     Attached,
@@ -90,6 +92,7 @@ __all__ = [
     "Hello",
     "Message",
     "Module",
+    "PackedRows",
     "Ping",
     "Plan",
     "Pong",
@@ -124,5 +127,6 @@ __all__ = [
     "decode_request",
     "encode_message",
     "encode_request",
+    "encode_value",
     "row_reader",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
 import msgspec
+from msgspec import Struct
 
 from dataflow_serve.errors import RemoteProtocolError
 from dataflow_serve.protocol._messages import Changes, Ended, ErrorBody, Failure, Reached, Undecoded
@@ -55,8 +55,7 @@ from dataflow_serve.protocol._types import Column, Encoding
 __all__ = ["Message", "Reply", "decode_message", "decode_request"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """A request succeeded; the body stays undecoded until the request that it answers is known."""
 
     id: Any
@@ -205,7 +204,7 @@ def _with_types(body: Module | Subscribed | Rows) -> Module | Subscribed | Rows:
         )
 
     if isinstance(body, Module):
-        relations = (dataclasses.replace(each, columns=typed(each.columns)) for each in body.relations)
+        relations = (msgspec.structs.replace(each, columns=typed(each.columns)) for each in body.relations)
         return dataclasses.replace(body, relations=tuple(relations))
     return dataclasses.replace(body, columns=typed(body.columns))
 
@@ -226,7 +225,7 @@ def decode_request(payload: bytes, encoding: Encoding) -> tuple[Any, Request]:
         kind = _REQUESTS[fields.pop("op")]
         if kind is Tune:
             return request_id, Tune(fields)
-        known = {item.name for item in dataclasses.fields(kind)}
+        known = set(kind.__struct_fields__)
         if unknown := sorted(fields.keys() - known):
             raise RemoteProtocolError(f"{kind.OP} has no field {unknown[0]!r}")
         return request_id, msgspec.convert(fields, kind)

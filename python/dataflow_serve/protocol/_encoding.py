@@ -12,12 +12,13 @@ import msgspec
 
 from dataflow_serve.errors import LocalProtocolError
 from dataflow_serve.protocol._messages import Changes, Ended, ErrorBody, Failure, Reached
+from dataflow_serve.protocol._packed import PackedRows
 from dataflow_serve.protocol._replies import RelationInfo, ReplyBody, StatusReport, Transacted, Tunables
 from dataflow_serve.protocol._requests import Request, Transact, Tune
 from dataflow_serve.protocol._types import Column, Encoding, TypeInfo
 from dataflow_serve.values import Branch, instant_text, instant_value
 
-__all__ = ["encode_message", "encode_request"]
+__all__ = ["encode_message", "encode_request", "encode_value"]
 
 
 def encode_request(request_id: Any, request: Request, encoding: Encoding) -> bytes:
@@ -27,6 +28,11 @@ def encode_request(request_id: Any, request: Request, encoding: Encoding) -> byt
         LocalProtocolError: a value that the encoding cannot carry.
     """
     return _encode({"id": request_id, "op": request.OP, **_fields(request)}, encoding, request.OP)
+
+
+def encode_value(value: Any) -> bytes:
+    """Spell one value in MessagePack."""
+    return _MESSAGEPACK.encode(value)
 
 
 def encode_message(
@@ -72,7 +78,7 @@ def _spelled_body(body: ReplyBody) -> Mapping[str, Any]:
         case Transacted(time=time, deduplicated=False):
             return {"time": time}
         case _:
-            fields = {item.name: getattr(body, item.name) for item in dataclasses.fields(body)}
+            fields = {name: getattr(body, name) for name in _field_names(body)}
             if not fields.get("resync", True):
                 del fields["resync"]
             if fields.get("types", True) is None:
@@ -99,10 +105,17 @@ def _plain(value: Any) -> Any:
             return value
 
 
+def _field_names(body: ReplyBody) -> list[str]:
+    # Those that are dataclasses compare or show less than all that they have.
+    if isinstance(body, msgspec.Struct):
+        return list(body.__struct_fields__)
+    return [item.name for item in dataclasses.fields(body)]
+
+
 def _fields(word: Any) -> dict[str, Any]:
     if isinstance(word, Tune):
         return dict(word.tunables)
-    spelled = {item.name: getattr(word, item.name) for item in dataclasses.fields(word)}
+    spelled = {name: getattr(word, name) for name in word.__struct_fields__}
     if isinstance(word, Transact):
         spelled["changes"] = [_fields(change) for change in word.changes]
     return {name: value for name, value in spelled.items() if value is not None}
@@ -112,6 +125,8 @@ def _plain_value(value: Any) -> Any:
     """Scalars of numpy and its like know how to become Python's own."""
     if isinstance(value, datetime.datetime):
         return instant_value(value)
+    if isinstance(value, PackedRows):
+        return msgspec.Raw(value.packed)
     if isinstance(value, Branch):
         return {f"${value.name}": value.values}
     item = getattr(value, "item", None)
@@ -148,7 +163,7 @@ def _json_values(value: Any) -> Any:
             return {f"${name}": _json_values(values)}
         case Mapping():
             return {name: _json_values(item) for name, item in value.items()}
-        case list() | tuple():
+        case list() | tuple() | PackedRows():
             return [_json_values(item) for item in value]
         case _:
             return value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dataflow_serve.errors import DataflowError, error_from_code
 from dataflow_serve.protocol._types import Row
@@ -11,8 +12,7 @@ from dataflow_serve.protocol._types import Row
 __all__ = ["Changes", "Ended", "ErrorBody", "Failure", "Reached", "Undecoded"]
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorBody:
+class ErrorBody(Struct, frozen=True):
     """An error as the wire spells it; ``at`` is line and column, both from 1."""
 
     code: str
@@ -27,16 +27,14 @@ class ErrorBody:
         return error_from_code(self.code, self.message, self.hint, line, column, self.retry)
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A request failed; ``id`` is None where the server could not tell which."""
 
     id: Any
     error: ErrorBody
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """Changes of a relation, or a part of them when ``more`` is set; each row stands once in a step."""
 
     sub: int
@@ -47,8 +45,7 @@ class Changes:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Undecoded:
+class Undecoded(Struct, frozen=True):
     """`Changes` whose rows are left as they were sent: ``changes`` is the field's bytes, in MessagePack."""
 
     sub: int
@@ -56,16 +53,14 @@ class Undecoded:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
+class Reached(Struct, frozen=True):
     """Progress: all changes of a subscription up to and including ``time`` have been sent."""
 
     sub: int
     time: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The server ended a subscription; ``time`` is what it had reached, where the server says so."""
 
     sub: int

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, overload
 
+from msgspec import Struct
+
 from dataflow_serve.protocol._types import Column, Row, TypeInfo
 
 __all__ = [
@@ -30,8 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
+class ServerInfo(Struct, frozen=True):
     """Answers `Hello`: who serves this connection.
 
     Attributes:
@@ -55,8 +56,7 @@ class ServerInfo:
     history: Any
 
 
-@dataclass(frozen=True, slots=True)
-class RelationInfo:
+class RelationInfo(Struct, frozen=True):
     """A relation of a module: ``kind`` is ``input`` or ``derived``."""
 
     name: str
@@ -74,15 +74,13 @@ class Module:
     types: Mapping[str, TypeInfo] | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Unregistered:
+class Unregistered(Struct, frozen=True):
     """Answers `Unregister`."""
 
     time: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True):
     """Answers `Cancel`.
 
     Attributes:
@@ -100,8 +98,7 @@ class Cancelled:
     relation: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Transacted:
+class Transacted(Struct, frozen=True):
     """Answers `Transact`: when it took effect, and whether an earlier one with its key had done so."""
 
     time: int
@@ -120,8 +117,7 @@ class Subscribed:
     types: Mapping[str, TypeInfo] | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribed:
+class Unsubscribed(Struct, frozen=True):
     """Answers `Unsubscribe`; the last word on its subscription."""
 
     time: int
@@ -153,36 +149,31 @@ class Rows(Sequence[Row]):
         return self.rows[index]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Answers `Explain`: a tree of operators."""
 
     plan: Any
 
 
-@dataclass(frozen=True, slots=True)
-class StatusReport:
+class StatusReport(Struct, frozen=True):
     """Answers `Status`: workers, clients, relations, time, tunables and counters by name."""
 
     report: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(Struct, frozen=True):
     """Answers `Attach`: the source is attached as of this time."""
 
     time: int
 
 
-@dataclass(frozen=True, slots=True)
-class Advanced:
+class Advanced(Struct, frozen=True):
     """Answers `Advance`: `now` is that from this time on."""
 
     time: int
 
 
-@dataclass(frozen=True, slots=True)
-class Detached:
+class Detached(Struct, frozen=True):
     """Answers `Detach`: nothing of the source takes effect after this time.
 
     Attributes:
@@ -193,22 +184,19 @@ class Detached:
     left: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Tunables:
+class Tunables(Struct, frozen=True):
     """Answers `Tune`: the tunables now in force on every worker."""
 
     tunables: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(Struct, frozen=True):
     """Answers `Ping`."""
 
     time: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(Struct, frozen=True):
     """Answers `Shutdown`."""
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
+
+from msgspec import Struct, field
 
 from dataflow_serve.protocol._types import VERSION, Value
 
@@ -31,8 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Struct, frozen=True):
     """Opens the conversation; must come first, and must come where a token is needed."""
 
     OP: ClassVar = "hello"
@@ -40,8 +40,7 @@ class Hello:
     token: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+class Register(Struct, frozen=True):
     """Install a program; answered with its `Module`."""
 
     OP: ClassVar = "register"
@@ -50,24 +49,21 @@ class Register:
     limits: Mapping[str, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unregister:
+class Unregister(Struct, frozen=True):
     """Remove a module, or one relation."""
 
     OP: ClassVar = "unregister"
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """End a module and what depends on it, wherever it is."""
 
     OP: ClassVar = "cancel"
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What a transaction does to one relation; its deletes come before all inserts of the transaction."""
 
     relation: str
@@ -75,8 +71,7 @@ class Change:
     delete: Sequence[Sequence[Value]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Transact:
+class Transact(Struct, frozen=True):
     """Change relations at one logical time, all or nothing."""
 
     OP: ClassVar = "transact"
@@ -85,8 +80,7 @@ class Transact:
     wait: Literal["sequenced", "visible"] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(Struct, frozen=True):
     """Follow a relation; ``since`` resumes after that time, in the server's ``history`` it was learned in.
 
     ``slow`` says what happens when it is read too slowly: times are merged, or the subscription ends as soon
@@ -106,16 +100,14 @@ class Subscribe:
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
+class Unsubscribe(Struct, frozen=True):
     """End a subscription of this connection."""
 
     OP: ClassVar = "unsubscribe"
     sub: int
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(Struct, frozen=True):
     """Ask for a relation's contents once; ``order`` names columns, those after a ``-`` descending."""
 
     OP: ClassVar = "read"
@@ -125,8 +117,7 @@ class Read:
     order: Sequence[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Explain:
+class Explain(Struct, frozen=True):
     """Ask for the plan of a relation."""
 
     OP: ClassVar = "explain"
@@ -134,15 +125,13 @@ class Explain:
     analyze: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """Ask how the server is."""
 
     OP: ClassVar = "status"
 
 
-@dataclass(frozen=True, slots=True)
-class Attach:
+class Attach(Struct, frozen=True):
     """Have an external source feed relations; `docs/sources.md` says what ``source`` may be."""
 
     OP: ClassVar = "attach"
@@ -150,39 +139,34 @@ class Attach:
     source: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Detach:
+class Detach(Struct, frozen=True):
     """End an external source."""
 
     OP: ClassVar = "detach"
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+class Advance(Struct, frozen=True):
     """Set the cluster's clock, where it doesn't move by itself."""
 
     OP: ClassVar = "advance"
     now: datetime.datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Tune:
+class Tune(Struct, frozen=True):
     """Set tunables of all workers; the names stand beside ``op`` on the wire."""
 
     OP: ClassVar = "tune"
     tunables: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(Struct, frozen=True):
     """Ask for a sign of life."""
 
     OP: ClassVar = "ping"
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
+class Shutdown(Struct, frozen=True):
     """Stop every process of the cluster cleanly."""
 
     OP: ClassVar = "shutdown"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from msgspec import Struct
+
 __all__ = ["DEFAULT_PORT", "PREAMBLE", "VERSION", "Column", "Encoding", "Row", "TypeInfo", "Value"]
 
 VERSION = 1
@@ -33,8 +35,7 @@ class Encoding(enum.Enum):
     MESSAGEPACK = "messagepack"
 
 
-@dataclass(frozen=True, slots=True)
-class TypeInfo:
+class TypeInfo(Struct, frozen=True):
     """What values of a defined type hold: the fields of a record, or those of each branch."""
 
     record: tuple[Column, ...] | None = None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
-from dataflow_serve.client import BlockingClient, FileSource
+from msgspec.structs import replace
+
+from dataflow_serve.client import FileSource
 from dataflow_serve.errors import DataflowError, IncorrectError
 from dataflow_serve.language import check, expand, parse
 from dataflow_serve.protocol import Column, Module
@@ -58,11 +59,10 @@ def run_program(
     moment = _moment(now)
     source = read_source(program, include, macros)
     plan, staging = _plan(source, facts, output)
-    from dataflow_serve.server import new_table, serve
+    from dataflow_serve.server import AttendedServer, new_table
 
-    with serve(workers=workers) as db:
-        # Nobody else waits here, and whoever runs the program can stop it. What it holds stays limited.
-        db.tune(now_tick_ms=0, query_iterations=0, query_lag_millis=0)
+    # Nobody else waits here, and whoever runs the program can stop it. What it holds stays limited.
+    with AttendedServer(workers, now_tick_ms=0, query_iterations=0, query_lag_millis=0) as db:
         db.advance(moment)
         run_on(db, source, plan, new_table, staging=staging, progress=progress)
 
@@ -98,8 +98,24 @@ def _plan(source: SourceText, facts: Path, output: Path | None) -> tuple[Plan, S
     return plan, stage(checked)
 
 
+class Server(Protocol):
+    """What a run needs of a server."""
+
+    def register(self, program: str, /) -> Module:
+        """Install a program."""
+        ...
+
+    def load(self, source: FileSource, /, into: str, *, batch_rows: int, progress: bool) -> object:
+        """Insert the rows of a file."""
+        ...
+
+    def fetch_undecoded(self, relation: str, take: Callable[[bytes], object], /) -> None:
+        """Give all rows of a relation as they are sent."""
+        ...
+
+
 def run_on(
-    db: BlockingClient,
+    db: Server,
     source: SourceText,
     plan: Plan,
     new_table: NewTable,
@@ -140,11 +156,11 @@ def run_on(
     for result in plan.results:
         if isinstance(result, PrintSize):
             count = RowCount()
-            db._fetch_undecoded(result.relation, count.add)
+            db.fetch_undecoded(result.relation, count.add)
             print(f"{result.relation}\t{len(count)}", file=stdout or sys.stdout)
             continue
         table = new_table(columns[result.relation])
-        db._fetch_undecoded(result.relation, table.add)
+        db.fetch_undecoded(result.relation, table.add)
         match result:
             case Output(relation=relation, path=None, format=form):
                 print_rows(stdout or sys.stdout, relation, table, form)
@@ -156,7 +172,7 @@ def _columns(module: Module) -> Mapping[str, Sequence[Column]]:
     return {relation.name: relation.columns for relation in module.relations}
 
 
-def _load(db: BlockingClient, wanted: Input, columns: Sequence[Column], *, progress: bool) -> None:
+def _load(db: Server, wanted: Input, columns: Sequence[Column], *, progress: bool) -> None:
     # Unlike a header that is looked for, one that is declared is there and says nothing: columns are in
     # order.
     rows = FileSource(
@@ -167,5 +183,4 @@ def _load(db: BlockingClient, wanted: Input, columns: Sequence[Column], *, progr
         header=False,
         skip_lines=1 if wanted.format.headers else 0,
     )
-    # What comes after on this connection sees these rows; nobody need wait until they are visible.
-    db.load(rows, into=wanted.relation, batch_rows=BATCH_ROWS, progress=progress, wait="sequenced")
+    db.load(rows, into=wanted.relation, batch_rows=BATCH_ROWS, progress=progress)

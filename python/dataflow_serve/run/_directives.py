@@ -9,8 +9,9 @@ Others could change which rows there are, so they are refused rather than ignore
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from dataflow_serve.errors import IncorrectError, UnsupportedError
 from dataflow_serve.language import did_you_mean
@@ -27,8 +28,7 @@ STDIN = Path("/dev/stdin")
 _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\"": '"', r"\\": "\\"}
 
 
-@dataclass(frozen=True, slots=True)
-class FileFormat:
+class FileFormat(Struct, frozen=True):
     """How rows are written in a file: ``quoted`` as RFC 4180 has it, else as they are.
 
     ``compressed`` with gzip is about results; of a file that is read its first bytes tell.
@@ -40,8 +40,7 @@ class FileFormat:
     compressed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(Struct, frozen=True):
     """Rows to load."""
 
     relation: str
@@ -49,8 +48,7 @@ class Input:
     format: FileFormat
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """Rows to write; a path of None is standard output."""
 
     relation: str
@@ -58,15 +56,13 @@ class Output:
     format: FileFormat
 
 
-@dataclass(frozen=True, slots=True)
-class PrintSize:
+class PrintSize(Struct, frozen=True):
     """A count to print."""
 
     relation: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Everything a run reads and writes, in the order of the text."""
 
     inputs: tuple[Input, ...]

@@ -6,16 +6,18 @@ millions of rows. Here is only where the text goes.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TextIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO, TypeAlias
 
 import msgspec
 
 from dataflow_serve.errors import IncorrectError
 from dataflow_serve.protocol import Column
 from dataflow_serve.run._directives import FileFormat
+
+if TYPE_CHECKING:
+    import gzip
 
 __all__ = ["NewTable", "RowCount", "Table", "print_rows", "write_file"]
 
@@ -69,17 +71,22 @@ def write_file(path: Path, table: Table, form: FileFormat) -> None:
         IncorrectError: the file can't be written.
     """
     try:
-        # Without the time of day, so that the same rows are the same bytes.
-        with (
-            path.open("wb") as plain,
-            gzip.GzipFile("", "wb", 6, plain, mtime=0) if form.compressed else plain as file,
-        ):
+        with path.open("wb") as plain, _compressed(plain) if form.compressed else plain as file:
             if form.headers:
                 file.write(table.header(form.delimiter, form.quoted))
             for piece in _pieces(table, form):
                 file.write(piece)
     except OSError as error:
         raise IncorrectError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _compressed(file: BinaryIO) -> gzip.GzipFile:
+    """What compresses what is written to a file."""
+    # Most results are written as they are.
+    import gzip
+
+    # Without the time of day, so that the same rows are the same bytes.
+    return gzip.GzipFile("", "wb", 6, file, mtime=0)
 
 
 def print_rows(stdout: TextIO, relation: str, table: Table, form: FileFormat) -> None:

@@ -8,7 +8,8 @@ their own, and the rules when the rows are in.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dataflow_serve.language import CLOCK, CheckedProgram, Type
 from dataflow_serve.language.checked import AggregateLiteral, AtomLiteral, Literal
@@ -43,8 +44,7 @@ def _add_read(body: Iterable[Literal], into: set[str]) -> None:
                 _add_read(inner, into)
 
 
-@dataclass(frozen=True, slots=True)
-class Staging:
+class Staging(Struct, frozen=True):
     """What comes before the rules."""
 
     inputs: str = ""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
-import trio
 
 from dataflow_serve import _core
 from dataflow_serve._core import (
@@ -44,6 +42,7 @@ __all__ = [
     "Table",
     "Unattached",
     "Unregistered",
+    "check_version",
     "limit_defaults",
     "new_table",
     "tunable_names",
@@ -67,7 +66,15 @@ JOIN_SECONDS = 3.0
 """How long threads that have nothing left to do may take to end."""
 
 
-def _check_version() -> None:
+def check_version() -> None:
+    """Compare the extension with the package that is installed.
+
+    Raises:
+        ImportError: it is another version's.
+    """
+    # A fifth of the time that it takes to import all that a batch run needs.
+    import importlib.metadata
+
     try:
         expected = importlib.metadata.version("dataflow-serve")
     except importlib.metadata.PackageNotFoundError:
@@ -77,9 +84,6 @@ def _check_version() -> None:
         raise ImportError(
             f"dataflow_serve is version {expected}, its extension {_core.__version__}: install it again"
         )
-
-
-_check_version()
 
 
 class Cluster:
@@ -105,14 +109,26 @@ class Cluster:
         """Where clients connect."""
         return self._host.address
 
+    @property
+    def event_fd(self) -> int:
+        """Readable while there are events."""
+        return self._host.event_fd
+
+    def drain(self) -> list[Event]:
+        """All events since the last call, oldest first; the last of all is `Stopped`."""
+        return self._host.drain()
+
     async def events(self) -> AsyncIterator[list[Event]]:
         """Batches of events, the last of which ends with `Stopped`.
 
         Cancelling loses no event: what wasn't handed out is handed out next time.
         """
+        # Here, as whoever attends to the workers without it must not have to import it.
+        import trio
+
         while True:
-            await trio.lowlevel.wait_readable(self._host.event_fd)
-            batch = self._host.drain()
+            await trio.lowlevel.wait_readable(self.event_fd)
+            batch = self.drain()
             if batch:
                 yield batch
             if any(isinstance(event, Stopped) for event in batch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import trio
 
@@ -22,13 +23,19 @@ from dataflow_serve.server._cluster import (
     Stopped,
     Unattached,
     Unregistered,
+    check_version,
 )
 from dataflow_serve.server._queries import Queries
 from dataflow_serve.sources import Source, Sources
 
 __all__ = ["run_process"]
 
+MAX_PLANNING = 4
+"""Programs planned at once; the others wait. Planning holds the GIL for most of its time."""
+
 _log = logging.getLogger(__name__)
+
+check_version()
 
 
 async def run_process(
@@ -49,6 +56,7 @@ async def run_process(
         WorkerFailed: the process can't take part in another generation.
     """
     queries = Queries(cluster)
+    planning = trio.CapacityLimiter(MAX_PLANNING)
     fed = Sources(cluster, sources or {})
     stopped: Stopped | None = None
     async with trio.open_nursery() as nursery:
@@ -57,9 +65,11 @@ async def run_process(
             for event in batch:
                 match event:
                     case Register():
-                        nursery.start_soon(queries.register, event)
+                        nursery.start_soon(
+                            _in_thread, partial(queries.planned, event, queries.catalog), planning
+                        )
                     case Explain():
-                        nursery.start_soon(queries.explain, event)
+                        nursery.start_soon(_in_thread, partial(queries.explained, event), planning)
                     case Registered():
                         queries.registered(event)
                         fed.registered(json.loads(event.module))
@@ -93,6 +103,15 @@ async def run_process(
     if stopped.failure is not None:
         raise WorkerFailed(f"this process can't go on: {stopped.failure}")
     return not stopped.alone
+
+
+async def _in_thread(answer: Callable[[], Callable[[], None]], limiter: trio.CapacityLimiter) -> None:
+    """Find an answer in a thread, and give it.
+
+    Cancelling leaves the request unanswered, which only a server that stops does.
+    """
+    give = await trio.to_thread.run_sync(answer, abandon_on_cancel=True, limiter=limiter)
+    give()
 
 
 def _accept(cluster: Cluster, sources: Sources, event: Attach) -> None:

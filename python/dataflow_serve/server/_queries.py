@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
-
-import trio
 
 from dataflow_serve.errors import DataflowError, FaultError
 from dataflow_serve.language import Composite, composites_from_json
@@ -26,9 +25,6 @@ from dataflow_serve.server._collector import uncollected
 
 __all__ = ["Queries"]
 
-MAX_PLANNING = 4
-"""Programs planned at once; the others wait. Planning holds the GIL for most of its time."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +41,6 @@ class Queries:
         self._relations: dict[int, CatalogRelation] = {}
         self._modules: dict[str, str] = {}
         self._catalog = Catalog()
-        self._limiter = trio.CapacityLimiter(MAX_PLANNING)
 
     @property
     def catalog(self) -> Catalog:
@@ -72,40 +67,32 @@ class Queries:
     def _renew(self) -> None:
         self._catalog = Catalog(self._relations.values(), self._modules)
 
-    async def register(self, event: Register) -> None:
-        """Plan a program and hand the plan to the worker that asked.
+    def planned(self, event: Register, catalog: Catalog) -> Callable[[], None]:
+        """Plan a program against a catalog; what is returned hands the plan to the worker that asked.
 
-        Cancelling leaves the request unanswered, which only a server that stops does.
+        May be called from any thread.
         """
-
-        def plan() -> str:
+        try:
             known = Statistics.from_json(json.loads(event.statistics))
             with uncollected():
-                return compile_program(event.program, catalog, event.name, known).to_json().decode()
-
-        catalog = self._catalog
-        try:
-            planned = await trio.to_thread.run_sync(plan, abandon_on_cancel=True, limiter=self._limiter)
+                plan = compile_program(event.program, catalog, event.name, known).to_json().decode()
         except DataflowError as error:
-            self._cluster.reject(event.ticket, error)
+            return partial(self._cluster.reject, event.ticket, error)
         except Exception as error:
-            self._cluster.reject(event.ticket, _fault("planning a program", error))
-        else:
-            self._cluster.respond(event.ticket, planned)
+            return partial(self._cluster.reject, event.ticket, _fault("planning a program", error))
+        return partial(self._cluster.respond, event.ticket, plan)
 
-    async def explain(self, event: Explain) -> None:
-        """Describe the plan of a relation. Cancelling leaves the request unanswered."""
+    def explained(self, event: Explain) -> Callable[[], None]:
+        """Describe the plan of a relation; what is returned hands that to the worker that asked.
 
-        def describe() -> str:
-            analysis = None if event.analysis is None else json.loads(event.analysis)
-            return json.dumps(explain(json.loads(event.plan), event.relation, analysis))
-
+        May be called from any thread.
+        """
         try:
-            tree = await trio.to_thread.run_sync(describe, abandon_on_cancel=True, limiter=self._limiter)
+            analysis = None if event.analysis is None else json.loads(event.analysis)
+            tree = json.dumps(explain(json.loads(event.plan), event.relation, analysis))
         except Exception as error:
-            self._cluster.reject(event.ticket, _fault("explaining a plan", error))
-        else:
-            self._cluster.explain(event.ticket, tree)
+            return partial(self._cluster.reject, event.ticket, _fault("explaining a plan", error))
+        return partial(self._cluster.explain, event.ticket, tree)
 
 
 def _catalog_relation(

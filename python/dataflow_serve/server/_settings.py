@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -221,6 +220,8 @@ def load(
 
 
 def _from_file(file: str) -> dict[str, Any]:
+    import tomllib
+
     try:
         with open(file, "rb") as source:
             document = tomllib.load(source)

@@ -4,8 +4,8 @@
 //! or a server sent them in. Worker threads never take the GIL; whatever
 //! blocks releases it ([`detach`]).
 //!
-//! * `host`: the handle; `events`: what it tells Python; `feed`: what external sources supply; `table`: what a batch run
-//!   writes; `error`: the one table from Rust's errors to Python's.
+//! * `host`: the handle; `events`: what it tells Python; `feed`: what external sources supply; `facts`: what clients load
+//!   from files; `table`: what a batch run writes; `error`: the one table from Rust's errors to Python's.
 
 // pyo3's macros expand to it.
 #![allow(unsafe_op_in_unsafe_fn)]
@@ -13,6 +13,7 @@
 mod detach;
 mod error;
 mod events;
+mod facts;
 mod feed;
 mod host;
 mod logs;
@@ -37,6 +38,8 @@ mod _core {
         Attach, Attached, Detach, Explain, Fallen, Formed, Register, Registered, Stopped, Unattached,
         Unregistered,
     };
+    #[pymodule_export]
+    use crate::facts::Facts;
     #[pymodule_export]
     use crate::feed::{Csv, Feed, Intake, Ndjson, PgOutput, Piece};
     #[pymodule_export]
