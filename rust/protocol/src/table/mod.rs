@@ -3,6 +3,7 @@
 //! * `described`: columns, from what clients are told of them.
 //! * `changes`: rows, from MessagePack to keys.
 //! * `key`: rows as bytes that compare as the rows do, and can be read again.
+//! * `runs`: rows that came in a few orders at once, merged.
 //! * `text`: lines, from keys.
 //!
 //! A row is kept as its key alone: it sorts without a look at types, and takes few bytes where values are small. The
@@ -11,12 +12,14 @@
 mod changes;
 mod described;
 mod key;
+mod runs;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::cmp::Ordering;
 
+use self::runs::Runs;
 use crate::encoding::Encoding;
 use crate::intake::NoSchemas;
 use crate::request::{Context, parse};
@@ -65,20 +68,20 @@ pub struct Table {
     columns: Vec<Column>,
     /// The key of each row, and behind it how often the row is there.
     keys: Vec<u8>,
-    /// Of all rows, or none as long as they come in order.
+    /// Of all rows, or none as long as they come in a few orders.
     places: Vec<Place>,
     order: Order,
     /// Rows, copies counted.
     rows: u64,
-    /// The next row to hand out, and how many copies of it have been.
+    /// The place of the next row to hand out, and how many copies of it have been.
     next: (usize, u64),
 }
 
 /// How rows came, and what was made of that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Order {
-    /// In order, as a single worker gives them whose words are in the order of values; here the key of the last begins.
-    Came(usize),
+    /// In a few orders, as workers give them whose words are in the order of values.
+    Came(Runs),
     /// Otherwise.
     Mixed,
     /// Put in order since.
@@ -95,7 +98,7 @@ impl Table {
     pub fn new(columns: &str) -> Result<Self, TableError> {
         let columns = described::columns(columns)?;
         let (keys, places) = (Vec::new(), Vec::new());
-        Ok(Table { columns, keys, places, order: Order::Came(0), rows: 0, next: (0, 0) })
+        Ok(Table { columns, keys, places, order: Order::Came(Runs::default()), rows: 0, next: (0, 0) })
     }
 
     /// Adds rows: the `changes` of a message, in MessagePack. A row that isn't there, or less than that, is left out.
@@ -104,17 +107,24 @@ impl Table {
     ///
     /// [`TableError::Changes`], with nothing added.
     pub fn add(&mut self, changes: &[u8]) -> Result<(), TableError> {
-        let before = (self.keys.len(), self.places.len(), self.rows, self.order);
+        let before = (self.keys.len(), self.places.len(), self.rows);
+        let came = matches!(self.order, Order::Came(_));
         let mut context = Context::new(Encoding::MessagePack, &NoSchemas);
         let seed = changes::Changes { table: self, context: &mut context };
         let read = parse(changes, Encoding::MessagePack, seed);
         if let Err(failure) = read {
             self.keys.truncate(before.0);
             self.places.truncate(before.1);
-            (self.rows, self.order) = (before.2, before.3);
+            self.rows = before.2;
+            if came {
+                self.find_places();
+            }
             return Err(TableError::Changes(failure.what));
         }
         self.next = (0, 0);
+        if let Order::Came(runs) = &mut self.order {
+            runs.rewind();
+        }
         Ok(())
     }
 
@@ -136,9 +146,12 @@ impl Table {
         self.put_in_order();
         let mut piece = String::with_capacity(PIECE_BYTES + PIECE_BYTES / 16);
         let lines = text::Lines::new(&self.columns, form);
-        while piece.len() < PIECE_BYTES
-            && let Some(start) = self.next_start()
-        {
+        while piece.len() < PIECE_BYTES {
+            let start = match &mut self.order {
+                Order::Came(runs) => runs.next(&self.keys),
+                _ => self.places.get(self.next.0).map(|place| place.start),
+            };
+            let Some(start) = start else { break };
             let line = piece.len();
             let mut rest = key::Reader::new(self.keys.get(start..).unwrap_or_default());
             lines.row(&mut rest, &mut piece);
@@ -151,19 +164,13 @@ impl Table {
                 self.next.1 += 1;
             }
             if self.next.1 >= copies {
-                let next = if matches!(self.order, Order::Came(_)) { end } else { self.next.0 + 1 };
-                self.next = (next, 0);
+                self.next = (self.next.0 + 1, 0);
+                if let Order::Came(runs) = &mut self.order {
+                    runs.pass(end);
+                }
             }
         }
         piece
-    }
-
-    /// Where the key of the next row to hand out begins.
-    fn next_start(&self) -> Option<usize> {
-        match self.order {
-            Order::Came(_) => (self.next.0 < self.keys.len()).then_some(self.next.0),
-            _ => self.places.get(self.next.0).map(|place| place.start),
-        }
     }
 
     /// Completes the row whose key begins at `start` and is the last.
@@ -173,38 +180,36 @@ impl Table {
             self.keys.truncate(start);
             return;
         };
-        if let Order::Came(last) = self.order {
-            if self.keys.get(last..start) <= self.keys.get(start..) {
-                self.order = Order::Came(start);
-            } else {
-                self.find_places(start);
-            }
-        }
         if !matches!(self.order, Order::Came(_)) {
             self.order = Order::Mixed;
             self.places.push(Place::new(&self.keys, start));
         }
         self.rows = self.rows.saturating_add(copies);
         key::integer(false, copies, &mut self.keys);
+        if let Order::Came(runs) = &mut self.order
+            && !runs.push(start..self.keys.len(), &self.keys)
+        {
+            self.find_places();
+        }
     }
 
-    /// Notes where the rows are that end before `end`.
+    /// Notes where the rows are.
     #[cold]
-    fn find_places(&mut self, end: usize) {
+    fn find_places(&mut self) {
         self.order = Order::Mixed;
         let form = Form { delimiter: String::new(), quoted: false };
         let (lines, mut line) = (text::Lines::new(&self.columns, &form), String::new());
         let mut start = 0;
-        while start < end {
+        while start < self.keys.len() {
             self.places.push(Place::new(&self.keys, start));
             // A key ends where it has been read.
-            let mut rest = key::Reader::new(self.keys.get(start..end).unwrap_or_default());
+            let mut rest = key::Reader::new(self.keys.get(start..).unwrap_or_default());
             line.clear();
             lines.row(&mut rest, &mut line);
             if rest.integer().is_none() {
                 return;
             }
-            start = end - rest.left();
+            start = self.keys.len() - rest.left();
         }
     }
 

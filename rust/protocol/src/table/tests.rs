@@ -267,27 +267,23 @@ fn copies_are_lines_and_what_is_not_there_is_none() {
 }
 
 #[test]
-fn rows_that_come_in_order_need_no_places_and_others_get_them() {
-    let row = |number: i64, text: &'static str, copies: i64| (vec![Int(number), Text(text)], copies);
-    let mut table = table(&["number", "symbol"]);
-    table.add(&changes(&[row(-5, "b", 1), row(3, "a", 2)])).unwrap();
-    table.add(&changes(&[row(3, "ab", 1)])).unwrap();
+fn rows_that_come_in_a_few_orders_need_no_places_and_others_get_them() {
+    let row = |number: i64, copies: i64| (vec![Int(number)], copies);
+    let mut table = table(&["number"]);
+    // What a worker gives goes on behind what it gave before, whatever others gave between.
+    table.add(&changes(&[row(1, 1), row(4, 2), row(2, 1), row(3, 1)])).unwrap();
+    table.add(&changes(&[row(5, 1), row(9, 1), row(4, 0), row(6, 1), row(7, 1)])).unwrap();
     let form = form("\t", false);
-    let in_order = "-5\tb\n3\ta\n3\ta\n3\tab\n";
-    assert_eq!((table.places.len(), written(&mut table, &form).as_str()), (0, in_order));
-    // What is refused leaves it so, whatever rows were before the bad one.
-    let refused = [row(0, "c", 1), (vec![Int(1)], 1)];
-    assert!(table.add(&changes(&refused)).is_err());
+    let Order::Came(runs) = &table.order else { panic!("they came in order") };
+    assert_eq!((runs.len(), table.places.len()), (2, 0));
+    assert_eq!(written(&mut table, &form), "1\n2\n3\n4\n4\n5\n6\n7\n9\n");
+    // What is refused leaves the rows as they are, in whatever order.
+    assert!(table.add(&changes(&[row(0, 1), (vec![], 1)])).is_err());
     table.next = (0, 0);
-    assert_eq!((table.places.len(), written(&mut table, &form).as_str()), (0, in_order));
-    for (late, lines) in [
-        (row(0, "c", 1), "-5\tb\n0\tc\n3\ta\n3\ta\n3\tab\n"),
-        (row(-9, "", 1), "-9\t\n-5\tb\n0\tc\n3\ta\n3\ta\n3\tab\n"),
-    ] {
-        table.add(&changes(&[late])).unwrap();
-        assert_eq!(written(&mut table, &form), lines);
-    }
-    assert_eq!(table.places.len(), 5);
+    assert_eq!(written(&mut table, &form), "1\n2\n3\n4\n4\n5\n6\n7\n9\n");
+    table.add(&changes(&[row(0, 1)])).unwrap();
+    assert_eq!(written(&mut table, &form), "0\n1\n2\n3\n4\n4\n5\n6\n7\n9\n");
+    assert_eq!(table.places.len(), 9);
 }
 
 #[test]
@@ -363,6 +359,25 @@ proptest! {
         let lines = lines(&["number"], &rows);
         let read: Vec<i64> = lines.lines().map(|line| line.parse().unwrap()).collect();
         prop_assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn rows_are_sorted_however_they_come(
+        messages in prop::collection::vec(prop::collection::vec((-40i64..40, 0i64..3), 0..30), 0..6),
+        orders in 1usize..40,
+    ) {
+        let mut table = table(&["number"]);
+        let mut expected = Vec::new();
+        for mut message in messages {
+            // Few orders, one, or none to speak of.
+            message.chunks_mut(orders).for_each(<[_]>::sort_unstable);
+            expected.extend(message.iter().flat_map(|&(number, copies)| vec![number; copies as usize]));
+            let rows: Vec<_> = message.iter().map(|&(number, copies)| (vec![Int(number)], copies)).collect();
+            table.add(&changes(&rows)).unwrap();
+            let lines = |numbers: &[i64]| numbers.iter().map(|number| format!("{number}\n")).collect::<String>();
+            expected.sort_unstable();
+            prop_assert_eq!(written(&mut table, &form("\t", false)), lines(&expected));
+        }
     }
 
     #[test]
