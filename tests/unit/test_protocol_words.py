@@ -25,6 +25,7 @@ from dataflow_serve.protocol import (
     Failure,
     Hello,
     Module,
+    PackedRows,
     Ping,
     Plan,
     Pong,
@@ -56,6 +57,7 @@ from dataflow_serve.protocol import (
     decode_request,
     encode_message,
     encode_request,
+    encode_value,
     row_reader,
 )
 from dataflow_serve.values import Branch
@@ -311,3 +313,26 @@ def test_a_row_of_no_such_branch_is_the_servers_mistake() -> None:
     for value in ({"$Twig": []}, {"$Leaf": [1]}, [], None, {}):
         with pytest.raises(RemoteProtocolError, match="does not fit its columns"):
             read((value,))
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_packed_rows_are_spelled_as_the_rows_they_are(encoding: Encoding) -> None:
+    moment = datetime.datetime(2026, 11, 23, 21, 0, 0, 500000, datetime.UTC)
+    types = {"R": TypeInfo(record=(Column("x", "number"), Column("r", "R")))}
+    columns = (
+        Column("n", "number"),
+        Column("f", "float"),
+        Column("s", "symbol"),
+        Column("t", "instant"),
+        Column("u", "uuid"),
+        Column("b", "bytes"),
+        Column("r", "R", types),
+    )
+    identity = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
+    rows = [(n, n / 2, f"text {n}", moment, identity, b"\x00" * n, (n, (n, None))) for n in range(3)]
+    packed = PackedRows(encode_value(rows), len(rows), columns)
+    assert (len(packed), list(packed), packed[1], packed[1:]) == (3, rows, rows[1], rows[1:])
+    spelled, plain = (
+        encode_request(1, Transact([Change("r", insert=each)]), encoding) for each in (packed, rows)
+    )
+    assert spelled == plain

@@ -1,6 +1,6 @@
 """Words on the wire: requests, replies and pushed messages of protocol version 1.
 
-One frozen dataclass a word, equal to the words of the server (the golden files keep both sides so), and four
+One frozen class a word, equal to the words of the server (the golden files keep both sides so), and four
 functions that turn them into bytes and back. A client calls `encode_request` and `decode_message`; a server,
 scripted or real, calls `decode_request` and `encode_message`. There is no I/O and no state here: framing and
 the matching of replies to requests are the business of ``dataflow_serve.client``.
