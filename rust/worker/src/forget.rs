@@ -71,9 +71,7 @@ fn last(count: &AtomicUsize, all: usize) -> bool {
 /// A worker's part in sweeps.
 #[derive(Debug, Default)]
 pub(crate) struct Sweeping {
-    /// One has begun and isn't over in every process. This and what follows is equal on all workers.
-    under_way: bool,
-    /// Workers that have marked what they held.
+    /// Workers that have marked what they held. This and the next two are equal on all workers.
     marked: usize,
     /// Processes that have dropped what wasn't marked.
     dropped: usize,
@@ -107,7 +105,7 @@ enum Stage {
 impl Member {
     /// Asks for a sweep once it is time for one.
     pub(crate) fn sweep_if_due(&mut self) {
-        let idle = !self.sweeping.under_way && !self.sweeping.proposed;
+        let idle = !self.engine.is_sweeping() && !self.sweeping.proposed;
         if self.local == 0 && idle && self.process.sweeps.is_due(self.tunables.dictionary_bytes) {
             self.sweeping.proposed = true;
             self.send(Command::Sweep(Sweep::Begin));
@@ -119,10 +117,9 @@ impl Member {
         match step {
             Sweep::Begin => {
                 self.sweeping.proposed = false;
-                if !self.sweeping.under_way {
+                if !self.engine.is_sweeping() {
                     self.engine.begin_sweep();
-                    self.sweeping =
-                        Sweeping { under_way: true, stage: Stage::Marking, ..Sweeping::default() };
+                    self.sweeping = Sweeping { stage: Stage::Marking, ..Sweeping::default() };
                 }
             }
             // Once in a process: it must be before the process drops anything, and all its workers settle before.

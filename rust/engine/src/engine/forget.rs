@@ -16,6 +16,11 @@ impl Engine {
         self.sweeping = true;
     }
 
+    /// Whether a sweep has begun and isn't over in every process. Equal on all workers.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweeping
+    }
+
     /// Marks on: about `words` words, and more while batches are built, so that it comes to an end whatever is going on.
     /// Whether everything is marked that was there when the sweep began, and that was built since.
     pub fn mark(&mut self, words: usize) -> bool {
