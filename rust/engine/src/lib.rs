@@ -41,7 +41,7 @@ pub use analysis::{Analysis, ArrangementFigures, OperatorFigures, Part};
 pub use catalog::{ModuleInfo, RelationInfo};
 pub use engine::{Earlier, Engine, Registered};
 pub use error::EngineError;
-pub use limits::Figures;
+pub use limits::{Failure, Figures};
 pub use statistics::Statistics;
 
 /// Rows with the copies of each added or removed.

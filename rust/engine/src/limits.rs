@@ -14,6 +14,15 @@ pub struct Figures {
     pub iteration: u64,
     /// The recursive relation that got on last.
     pub relation: Option<String>,
-    /// What went wrong in an operator, if something has.
-    pub failure: Option<String>,
+    /// Why an operator has given up, if one has.
+    pub failure: Option<Failure>,
+}
+
+/// Why an operator gives up, and its program with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// It panicked: which one, and with what message.
+    Panicked(String),
+    /// It has found as many rows of a relation on one worker as it can hold, and another one.
+    Full(u64),
 }

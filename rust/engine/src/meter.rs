@@ -17,7 +17,7 @@ use crate::budget::{Budget, Kind};
 use crate::container::EngineTime;
 use crate::expr::eval::Dropped;
 use crate::faults::Fault;
-use crate::limits::Figures;
+use crate::limits::{Failure, Figures};
 use crate::trace::{Agent, View};
 
 /// Rows and bytes that something holds at the moment.
@@ -84,7 +84,7 @@ struct Program {
     /// The recursive relation that moved last, and its iteration.
     iteration: Cell<u32>,
     iterating: RefCell<Option<Rc<str>>>,
-    failure: RefCell<Option<String>>,
+    failure: RefCell<Option<Failure>>,
 }
 
 impl Meter {
@@ -216,9 +216,15 @@ impl Meter {
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map(String::as_str);
                 let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                *self.program.failure.borrow_mut() = Some(format!("{operator} panicked: {text}"));
+                self.fail(Failure::Panicked(format!("{operator} panicked: {text}")));
                 None
             }
         }
+    }
+
+    /// An operator gives up. It must produce nothing from then on, and keep the time it was working at from finishing, until
+    /// the program is dropped.
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.program.failure.borrow_mut().get_or_insert(failure);
     }
 }

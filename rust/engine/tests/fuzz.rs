@@ -4,11 +4,15 @@
 //! validation and all its refusals are met. `FUZZ_SECONDS` is how long it goes on. What plans mean is compared in
 //! `engine.rs`; here recursions may run for ever and products grow, within a bounded number of steps.
 
+#[path = "common/choices.rs"]
+#[allow(unreachable_pub, reason = "shared by tests, not a crate")]
+mod choices;
 #[path = "../../protocol/tests/common/fuzzing.rs"]
 mod fuzzing;
 
 use std::collections::BTreeSet;
 
+use choices::Choices;
 use dataflow_engine::{EmitBudget, Engine, EngineError};
 use dataflow_protocol::dictionary;
 use dataflow_protocol::ids::WorkerIndex;
@@ -40,47 +44,30 @@ const FLOATS: &[f64] = &[0.0, -0.0, 1.5, -2.0, 1e300, f64::NAN, f64::INFINITY, f
 /// Steps after each time; a diverging recursion is not waited for.
 const STEPS: usize = 40;
 
-/// Decisions, one after the other; when they run out, always the first possibility.
-struct Choices<'a>(std::slice::Iter<'a, u32>);
+fn types(choices: &mut Choices<'_>, most: usize) -> Vec<Type> {
+    // Numbers are frequent, so that columns meet.
+    (0..choices.below(most + 1))
+        .map(|_| if choices.one_in(3) { choices.of(&TYPES) } else { Type::Number })
+        .collect()
+}
 
-impl Choices<'_> {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0.next().map_or(0, |&choice| choice as usize % bound.max(1))
+fn value(choices: &mut Choices<'_>, ty: Type) -> Value {
+    match ty {
+        Type::Number => Value::Number(choices.of(NUMBERS)),
+        Type::Unsigned => Value::Unsigned(choices.of(NUMBERS) as u64),
+        Type::Float => Value::Float(choices.of(FLOATS).to_bits()),
+        Type::Bool => Value::Bool(choices.one_in(2)),
+        _ => Value::Symbol(choices.of(TEXTS).to_owned()),
     }
+}
 
-    fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == bound - 1
+fn rows(choices: &mut Choices<'_>, columns: &[Column]) -> RowBuf {
+    let mut rows = RowBuf::new(columns.len());
+    for _ in 0..choices.below(4) {
+        let row: Vec<u64> = columns.iter().map(|column| word(&value(choices, column.ty))).collect();
+        rows.push(&row);
     }
-
-    fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len())]
-    }
-
-    fn types(&mut self, most: usize) -> Vec<Type> {
-        // Numbers are frequent, so that columns meet.
-        (0..self.below(most + 1))
-            .map(|_| if self.one_in(3) { self.of(&TYPES) } else { Type::Number })
-            .collect()
-    }
-
-    fn value(&mut self, ty: Type) -> Value {
-        match ty {
-            Type::Number => Value::Number(self.of(NUMBERS)),
-            Type::Unsigned => Value::Unsigned(self.of(NUMBERS) as u64),
-            Type::Float => Value::Float(self.of(FLOATS).to_bits()),
-            Type::Bool => Value::Bool(self.one_in(2)),
-            _ => Value::Symbol(self.of(TEXTS).to_owned()),
-        }
-    }
-
-    fn rows(&mut self, columns: &[Column]) -> RowBuf {
-        let mut rows = RowBuf::new(columns.len());
-        for _ in 0..self.below(4) {
-            let row: Vec<u64> = columns.iter().map(|column| word(&self.value(column.ty))).collect();
-            rows.push(&row);
-        }
-        rows
-    }
+    rows
 }
 
 fn word(value: &Value) -> u64 {
@@ -134,7 +121,7 @@ impl Maker<'_> {
             return Expr::Col(column);
         }
         if depth == 0 || self.choices.one_in(3) {
-            return Expr::Const(self.choices.value(ty));
+            return Expr::Const(value(&mut self.choices, ty));
         }
         use Func::*;
         let over = |maker: &mut Self| maker.choices.of(&TYPES);
@@ -217,7 +204,7 @@ impl Maker<'_> {
         let columns = self.types_of(input);
         match self.choices.below(8) {
             0 => {
-                let types = self.choices.types(3);
+                let types = types(&mut self.choices, 3);
                 let filter = self.filter(&columns);
                 let project = self.project(&columns, &types);
                 self.node(Node::Map { input, filter, project }, types)
@@ -226,7 +213,7 @@ impl Maker<'_> {
                 let right = self.any();
                 let (left_key, right_key) = self.keys(input, right);
                 let all = [columns, self.types_of(right)].concat();
-                let types = self.choices.types(3);
+                let types = types(&mut self.choices, 3);
                 let filter = self.filter(&all);
                 let project = self.project(&all, &types);
                 self.node(Node::Join { left: input, right, left_key, right_key, filter, project }, types)
@@ -305,7 +292,7 @@ impl Maker<'_> {
         if self.choices.one_in(30) {
             paths.pop();
         }
-        let types = self.choices.types(3);
+        let types = types(&mut self.choices, 3);
         let filter = self.filter(&kinds);
         let project = self.project(&kinds, &types);
         self.node(Node::Multijoin { inputs, variables, paths, filter, project }, types)
@@ -326,10 +313,10 @@ impl Maker<'_> {
             for _ in 0..1 + self.choices.below(2) {
                 let inputs = self.plan.relations.iter().filter(|relation| relation.input.is_some()).count();
                 // Now and then an input has rules as well.
-                relations.push(if self.choices.one_in(6) {
+                relations.push(if inputs > 0 && self.choices.one_in(6) {
                     self.choices.below(inputs)
                 } else {
-                    let types = self.choices.types(3);
+                    let types = types(&mut self.choices, 3);
                     self.relation(&types, None)
                 });
             }
@@ -380,11 +367,13 @@ fn empty(name: &str) -> Plan {
     }
 }
 
-/// A plan by so many choices, which may import `base`.
+/// A plan by so many choices, which may import `base`. A frozen one has nothing else to read, but for a mistake.
 fn make(choices: Choices<'_>, base: &Import) -> Plan {
     let mut maker = Maker { choices, plan: empty("fuzz"), types: Vec::new() };
-    for _ in 0..1 + maker.choices.below(3) {
-        let types = maker.choices.types(4);
+    maker.plan.frozen = maker.choices.one_in(3);
+    let alone = maker.plan.frozen && !maker.choices.one_in(50);
+    for _ in 0..if alone { 0 } else { 1 + maker.choices.below(3) } {
+        let types = types(&mut maker.choices, 4);
         let mode = match maker.choices.below(4) {
             0 | 1 => InputMode::Set,
             2 => InputMode::Raw,
@@ -395,14 +384,14 @@ fn make(choices: Choices<'_>, base: &Import) -> Plan {
         let relation = maker.relation(&types, Some(mode));
         maker.node(Node::Get { relation: RelationRef::Local(relation) }, types);
     }
-    if maker.choices.one_in(2) {
+    if alone || maker.choices.one_in(2) {
         maker.plan.imports.push(base.clone());
         maker.node(Node::Get { relation: RelationRef::Import(0) }, base.types.clone());
     }
     if maker.choices.one_in(3) {
-        let types = maker.choices.types(3);
+        let types = types(&mut maker.choices, 3);
         let rows = (0..maker.choices.below(3))
-            .map(|_| types.iter().map(|&ty| maker.choices.value(ty)).collect())
+            .map(|_| types.iter().map(|&ty| value(&mut maker.choices, ty)).collect())
             .collect();
         maker.node(Node::Rows { types: types.clone(), rows }, types);
     }
@@ -415,7 +404,7 @@ fn make(choices: Choices<'_>, base: &Import) -> Plan {
 /// Registers the plan and puts it to work; whether it passed validation.
 fn exercise(worker: &mut Worker, choices: &[u32]) -> Result<bool, EngineError> {
     let (plan_choices, row_choices) = choices.split_at(choices.len() * 3 / 4);
-    let mut rows = Choices(row_choices.iter());
+    let mut rows = Choices::new(row_choices);
     let mut engine = Engine::new(worker);
     let mut base = empty("base");
     let types = [Type::Number, Type::Symbol, Type::Number];
@@ -428,7 +417,7 @@ fn exercise(worker: &mut Worker, choices: &[u32]) -> Result<bool, EngineError> {
     });
     let imported = engine.register(worker, 1, &base)?.relations[0].id;
     let import = Import { relation: imported, name: "base".into(), types: types.to_vec() };
-    let plan = make(Choices(plan_choices.iter()), &import);
+    let plan = make(Choices::new(plan_choices), &import);
     let text = serde_json::to_string(&plan).expect("a plan is JSON");
     assert_eq!(serde_json::from_str::<Plan>(&text).expect("what was written"), plan);
     let mut time = 2;
@@ -469,7 +458,7 @@ fn turn(
     watched: &[dataflow_protocol::ids::RelationId],
 ) {
     for relation in engine.relations().iter().filter(|relation| relation.input.is_some()) {
-        let (delete, insert) = (rows.rows(&relation.columns), rows.rows(&relation.columns));
+        let (delete, insert) = (self::rows(rows, &relation.columns), self::rows(rows, &relation.columns));
         engine.touch(relation.id, time);
         engine.introduce(relation.id, time, &delete, &insert);
     }

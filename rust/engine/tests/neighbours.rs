@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use common::plans::{N, PlanBuilder, call, cols, edges, number};
-use dataflow_engine::{EmitBudget, Engine};
+use dataflow_engine::{EmitBudget, Engine, Failure};
 use dataflow_protocol::ids::{RelationId, Time};
 use dataflow_protocol::plan::{Func, InputMode, Node, Plan, Value};
 use dataflow_protocol::rows::RowBuf;
@@ -290,7 +290,7 @@ fn panic_in_an_expression_stays_in_its_program() {
         let failures = failures.lock().expect("not poisoned");
         assert!(!failures.is_empty());
         let operator = if joins { "a join" } else { "Rows" };
-        let expected = format!("{operator} panicked: a fault was asked for: Expression");
+        let expected = Failure::Panicked(format!("{operator} panicked: a fault was asked for: Expression"));
         assert!(failures.iter().all(|failure| *failure == expected), "{failures:?}");
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use dataflow_engine::Figures;
+use dataflow_engine::{Failure, Figures};
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::{Time, WorkerIndex};
 use dataflow_protocol::request::QueryLimits;
@@ -44,6 +44,8 @@ pub enum Why {
     Lag(u64, u64),
     /// An operator of it failed.
     Failed(String),
+    /// It found more rows of a relation than this on one worker, which has no places for more.
+    Full(u64),
 }
 
 /// Why, and how far the module was.
@@ -81,6 +83,10 @@ impl Interruption {
             }
             Why::Lag(millis, most) => {
                 (format!("it was {millis} ms behind, at most {most} are allowed"), limit("query_lag_millis"))
+            }
+            Why::Full(most) => {
+                let hint = "On more workers each has fewer of them.".to_owned();
+                (format!("it found more than {most} rows of a relation on one worker"), Some(hint))
             }
             Why::Failed(what) => {
                 let hint = "This is the server's fault; its log says more.".to_owned();
@@ -326,8 +332,10 @@ pub(crate) struct Cancelled {
 impl Watched {
     /// The first limit that the module has passed.
     fn passed(&self, figures: &Figures, limits: &Tunables, now: Instant) -> Option<Why> {
-        if let Some(failure) = &figures.failure {
-            return Some(Why::Failed(failure.clone()));
+        match &figures.failure {
+            Some(Failure::Panicked(what)) => return Some(Why::Failed(what.clone())),
+            Some(Failure::Full(most)) => return Some(Why::Full(*most)),
+            None => {}
         }
         if over(figures.iteration, limits.query_iterations) {
             return Some(Why::Iterations(limits.query_iterations));
@@ -384,6 +392,12 @@ mod tests {
             error.message,
             r#"module "m" was ended: it took more than 1000 iterations, at iteration 1001 of relation "n""#
         );
+        let why = Interruption { why: Why::Full(1 << 32), relation: Some("n".to_owned()), iteration: 3 };
+        assert_eq!(
+            why.error("m", "m").message,
+            r#"module "m" was ended: it found more than 4294967296 rows of a relation on one worker, at iteration 3 of relation "n""#
+        );
+        let why = Interruption { why: Why::Iterations(1000), relation: None, iteration: 0 };
         assert!(why.error("m", "reader").message.starts_with(
             r#"module "reader" was ended with module "m", on which it depends: it took more than"#
         ));

@@ -20,22 +20,33 @@ use super::Rows;
 use crate::budget::Kind;
 use crate::container::exchange::{Route, exchange};
 use crate::container::{EngineTime, Updates};
+use crate::limits::Failure;
 use crate::meter::{Held, Meter};
-use crate::trace::seen::Seen;
+use crate::trace::seen::{Full, Seen};
 use crate::trace::{Agent, RowBatch, RowSpine, registry};
 
 /// What is there of a relation that grows.
 pub(crate) type Grown = Rc<RefCell<Seen>>;
 
 /// Rows of `width` that weren't there yet, on the worker that their hash says; none may be taken away. Reports the iteration
-/// of the relation.
+/// of the relation. Gives up when there are more than have a place.
 pub(crate) fn grow<'scope, T: EngineTime>(
     rows: Rows<'scope, T>,
     relation: &str,
     width: usize,
     meter: &Meter,
 ) -> (Rows<'scope, T>, Grown) {
-    let grown: Grown = Rc::new(RefCell::new(Seen::new(width)));
+    grow_in(Seen::new(width), rows, relation, width, meter)
+}
+
+fn grow_in<'scope, T: EngineTime>(
+    seen: Seen,
+    rows: Rows<'scope, T>,
+    relation: &str,
+    width: usize,
+    meter: &Meter,
+) -> (Rows<'scope, T>, Grown) {
+    let grown: Grown = Rc::new(RefCell::new(seen));
     registry::state(&grown);
     let held: Held = Rc::new(Cell::new((0, 0)));
     meter.hold_waiting(&held);
@@ -44,12 +55,21 @@ pub(crate) fn grow<'scope, T: EngineTime>(
         exchange(Route::Hash(width)),
         "Grow",
         move |_, _| {
+            // The time at which there was no place for a row.
+            let mut stuck = None;
             move |input, output| {
                 let _timed = meter.timed(Kind::Distinct);
                 let mut seen = seen.borrow_mut();
                 input.for_each(|time, rows| {
                     let mut fresh = Updates::new(width);
-                    seen.insert(rows, |index| fresh.push(rows.row(index), rows.time(index), 1));
+                    if stuck.is_none() {
+                        let new = |index| fresh.push(rows.row(index), rows.time(index), 1);
+                        if let Err(Full(most)) = seen.insert(rows, new) {
+                            meter.fail(Failure::Full(most as u64));
+                            stuck = Some(time.retain_stamp(0));
+                            fresh.clear();
+                        }
+                    }
                     rows.clear();
                     if !fresh.is_empty() {
                         meter.iterated(&relation, fresh.time(0).iteration());
@@ -128,5 +148,61 @@ impl Extract for Harvest {
         let _timed = self.meter.timed(Kind::Seal);
         let batch = self.time.take().map(|time| self.grown.borrow_mut().take(time));
         (batch.filter(|batch| batch.len() > 0), self.retained.borrow())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use differential_dataflow::trace::TraceReader;
+    use timely::dataflow::operators::Input as _;
+
+    use super::*;
+
+    /// Sends containers of rows at time 1, of which three have a place; what was passed on, and the end of the times that are
+    /// over.
+    fn run(containers: &'static [&'static [u64]]) -> (usize, Option<u64>, Option<Failure>) {
+        timely::execute_directly(move |worker| {
+            let meter = Meter::default();
+            let passed = Rc::new(Cell::new(0));
+            let dataflow = worker.next_dataflow_index();
+            let (mut handle, mut trace) = worker.dataflow_named("Test", |scope| {
+                let (handle, stream) = scope.new_input::<Updates<u64>>();
+                let (fresh, grown) = grow_in(Seen::with_most(1, 3), stream.as_collection(), "n", 1, &meter);
+                let count = Rc::clone(&passed);
+                let noted =
+                    fresh.inner.unary::<NoopBuilder<Updates<u64>>, _, _, _>(Pipeline, "Count", |_, _| {
+                        move |input, output| {
+                            input.for_each(|time, rows| {
+                                count.set(count.get() + rows.len());
+                                output.session_with_builder(&time).give_container(rows);
+                            });
+                        }
+                    });
+                (handle, arrange_grown(begun(noted.as_collection()), grown, "n", &meter).trace)
+            });
+            handle.advance_to(1);
+            for rows in containers {
+                let mut updates = Updates::new(1);
+                rows.iter().for_each(|&row| updates.push(&[row], 1, 1));
+                handle.send_batch(&mut updates);
+            }
+            handle.close();
+            for _ in 0..100 {
+                worker.step();
+            }
+            let mut upper = Antichain::new();
+            trace.read_upper(&mut upper);
+            // It wouldn't end by itself.
+            worker.drop_dataflow(dataflow);
+            (passed.get(), upper.first().copied(), meter.figures().failure)
+        })
+    }
+
+    #[test]
+    fn rows_without_a_place_end_the_program_and_its_time_never_comes() {
+        assert_eq!(run(&[&[4, 5, 4], &[6, 5]]), (3, None, None));
+        let full = Some(Failure::Full(3));
+        assert_eq!(run(&[&[4, 5], &[6, 7, 5], &[8]]), (2, Some(1), full.clone()));
+        assert_eq!(run(&[&[4, 5, 6, 7]]), (0, Some(1), full));
     }
 }

@@ -18,12 +18,21 @@ const SEGMENT: usize = 1 << 16;
 /// Slots of an empty table.
 const LEAST_SLOTS: usize = 1 << 6;
 
+/// Rows that there can be, as places have 32 bits.
+const MOST_ROWS: usize = 1 << 32;
+
+/// There is no place for another row; so many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full(pub(crate) usize);
+
 /// Rows seen so far.
 pub(crate) struct Seen {
     width: usize,
     /// All are full but the last.
     segments: Vec<Vec<Word>>,
     rows: usize,
+    /// That there can be.
+    most: usize,
     /// Of each slot some bits of its row's hash, so that other rows are seldom looked at; 0 where it is free.
     tags: Vec<u8>,
     /// Places of rows. A row stands in the slot that the upper bits of its hash say, since the lower ones say which worker it
@@ -38,8 +47,13 @@ pub(crate) struct Seen {
 impl Seen {
     /// None yet, of so many words each.
     pub(crate) fn new(width: usize) -> Self {
+        Seen::with_most(width, MOST_ROWS)
+    }
+
+    /// The same, for no more than `most` rows.
+    pub(crate) fn with_most(width: usize, most: usize) -> Self {
         let (tags, slots) = (vec![0; LEAST_SLOTS], vec![0; LEAST_SLOTS]);
-        Seen { width, segments: Vec::new(), rows: 0, tags, slots, hashes: Vec::new(), marked: 0 }
+        Seen { width, segments: Vec::new(), rows: 0, most, tags, slots, hashes: Vec::new(), marked: 0 }
     }
 
     /// Rows, and bytes on the heap.
@@ -61,7 +75,15 @@ impl Seen {
     }
 
     /// Takes note of those of the rows that are there and new, and calls `fresh` with the index of each.
-    pub(crate) fn insert<T: EngineTime>(&mut self, rows: &Updates<T>, mut fresh: impl FnMut(usize)) {
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] at the first for which there is no place. Those before it are noted.
+    pub(crate) fn insert<T: EngineTime>(
+        &mut self,
+        rows: &Updates<T>,
+        mut fresh: impl FnMut(usize),
+    ) -> Result<(), Full> {
         while (self.rows + rows.len()) * 8 > self.slots.len() * 7 {
             self.grow();
         }
@@ -69,13 +91,22 @@ impl Seen {
         hashes.clear();
         hashes.extend((0..rows.len()).map(|index| hash(rows.row(index))));
         self.touch(&hashes);
+        let mut inserted = Ok(());
         for (index, &hash) in hashes.iter().enumerate() {
             // A `raw` import may have fewer than no copies of a row.
-            if rows.diff(index) > 0 && self.insert_one(rows.row(index), hash) {
+            if rows.diff(index) > 0
+                && let Some(slot) = self.slot_for(rows.row(index), hash)
+            {
+                if self.rows == self.most {
+                    inserted = Err(Full(self.most));
+                    break;
+                }
+                self.put(slot, rows.row(index), hash);
                 fresh(index);
             }
         }
         self.hashes = hashes;
+        inserted
     }
 
     /// Reads what will be read for these hashes. Here no read waits for another, so that memory gives many at a time.
@@ -94,15 +125,21 @@ impl Seen {
         std::hint::black_box(sum);
     }
 
+    /// The free slot for a row, if it isn't there.
     #[inline]
-    fn insert_one(&mut self, row: &[Word], hash: u64) -> bool {
+    fn slot_for(&self, row: &[Word], hash: u64) -> Option<usize> {
         let (mut slot, mask, tag) = (self.home(hash), self.slots.len() - 1, tag(hash));
         while self.tags[slot] != 0 {
             if self.tags[slot] == tag && self.row(self.slots[slot] as usize).iter().eq(row) {
-                return false;
+                return None;
             }
             slot = (slot + 1) & mask;
         }
+        Some(slot)
+    }
+
+    #[inline]
+    fn put(&mut self, slot: usize, row: &[Word], hash: u64) {
         if self.rows.is_multiple_of(SEGMENT) {
             // The first one grows, so that few rows take little.
             let rows = if self.rows == 0 { 0 } else { SEGMENT };
@@ -111,9 +148,8 @@ impl Seen {
         if let Some(segment) = self.segments.last_mut() {
             append(segment, row);
         }
-        (self.tags[slot], self.slots[slot]) = (tag, self.rows as u32);
+        (self.tags[slot], self.slots[slot]) = (tag(hash), self.rows as u32);
         self.rows += 1;
-        true
     }
 
     #[cold]
@@ -191,7 +227,7 @@ mod tests {
                         rows.push(&row, 3u64, copies);
                         expected.extend((copies > 0 && known.insert(row)).then_some(index));
                     }
-                    seen.insert(&rows, |index| found.push(index));
+                    assert_eq!(seen.insert(&rows, |index| found.push(index)), Ok(()));
                     assert_eq!(found, expected);
                 }
                 assert_eq!(seen.held().0, known.len());
@@ -202,5 +238,19 @@ mod tests {
                 assert!(known.is_empty() || batch.only_time() == Some(7));
             }
         }
+    }
+
+    #[test]
+    fn a_row_without_a_place_is_an_error_and_one_that_is_there_is_not() {
+        let rows = |numbers: &[Word]| {
+            let mut rows = Updates::new(1);
+            numbers.iter().for_each(|&number| rows.push(&[number], 3u64, 1));
+            rows
+        };
+        let (mut seen, mut found) = (Seen::with_most(1, 3), Vec::new());
+        assert_eq!(seen.insert(&rows(&[7, 8, 7, 9]), |index| found.push(index)), Ok(()));
+        assert_eq!(seen.insert(&rows(&[9, 8]), |index| found.push(index)), Ok(()));
+        assert_eq!(seen.insert(&rows(&[7, 5, 6]), |index| found.push(index)), Err(Full(3)));
+        assert_eq!((found, seen.held().0), (vec![0, 1, 3], 3));
     }
 }

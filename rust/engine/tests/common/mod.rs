@@ -1,5 +1,6 @@
 //! Runs scripts on clusters of engines and compares every relation after every time with a naive evaluation.
 
+pub mod choices;
 pub mod oracle;
 pub mod plans;
 
