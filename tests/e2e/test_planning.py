@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from .cluster import Cluster
+from .wire import Refused
 
 INPUTS = """
 .decl large(x: number, y: number)
@@ -49,3 +52,26 @@ def test_joins_begin_where_few_rows_are(cluster: Cluster) -> None:
         )
         small = (small - {gone}) | {new}
         large -= set(sorted(large)[change::9])
+
+
+def excluding(count: int) -> str:
+    """A rule of so many operators in a row, about."""
+    body = ", ".join(f"!large(x, {value})" for value in range(count))
+    return f".decl left(x: number)\nleft(x) :- small(x), {body}."
+
+
+def test_a_long_rule_works_and_one_of_half_a_hundred_atoms_can_be_explained(cluster: Cluster) -> None:
+    client = cluster.open()
+    client.register(INPUTS, "inputs")
+    client.insert("small", *((x,) for x in range(4)), wait="visible")
+    client.insert("large", (1, 0), (3, 1999), (2, 2000), wait="visible")
+    client.register(excluding(2000), "long")
+    assert client.read("left") == Counter({(0,): 1, (2,): 1})
+    with pytest.raises(Refused) as refused:
+        client.call("explain", relation="left")
+    assert refused.value.code == "too-large"
+    client.call("unregister", name="long")
+    client.register(excluding(54), "short")
+    for encoding in ("ndjson", "msgpack", "ws-text"):
+        plan = cluster.open(encoding).call("explain", relation="left", analyze=True)["plan"]
+        assert first_read(plan) == "small"

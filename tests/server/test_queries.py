@@ -147,3 +147,12 @@ def test_plans_are_explained(queries: Queries, paper: Paper) -> None:
     asked = cast(Any, SimpleNamespace(ticket=2, relation="twice", plan=planned, analysis=None))
     queries.explained(asked)()
     assert paper.trees[2]
+
+
+def test_a_plan_that_is_too_deep_to_be_shown_is_no_fault(queries: Queries, paper: Paper) -> None:
+    rule = f"twice(x) :- edge(x, 2), {', '.join(f'!edge(x, {value})' for value in range(60))}."
+    plan(queries, asks(1, f"{EDGES}\n.decl twice(x: symbol)\n{rule}"))
+    deep = json.dumps(paper.plans[1])
+    event = cast(Any, SimpleNamespace(ticket=2, relation="twice", plan=deep, analysis=None))
+    queries.explained(event)()
+    assert paper.errors[2].code == "too-large"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from dataflow_serve.errors import (
     ConflictError,
     IncorrectError,
-    NotFoundError,
 )
 from dataflow_serve.planner import (
     Catalog,
@@ -21,31 +19,7 @@ from dataflow_serve.planner import (
     compile_program,
     explain,
 )
-from dataflow_serve.planner._cycles import cyclic_core, paths
-
-PRELUDE = """
-.decl e(x: number, y: number)
-.input e
-.decl big(a: number, b: number, c: number)
-.input big
-.decl s(name: symbol, n: number)
-.input s
-.decl p(x: number)
-.decl p2(x: number, y: number)
-.decl path(x: number, y: number)
-.decl t(name: symbol, n: number)
-"""
-
-
-def plan_of(text: str, catalog: Catalog | None = None) -> dict[str, Any]:
-    """The plan document of a program that follows the prelude."""
-    return compile_program(PRELUDE + text, catalog or Catalog()).plan
-
-
-def drawn(text: str, relation: str) -> list[str]:
-    """The operators that compute a relation, one a line, without the relation's own."""
-    drawing: str = explain(plan_of(text), relation)["text"]
-    return [line[2:] for line in drawing.split("\n")[1:]]
+from tests.unit.planned import drawn, plan_of
 
 
 @pytest.mark.parametrize(
@@ -485,200 +459,10 @@ def test_the_name_of_another_program_is_a_conflict() -> None:
     assert caught.value.hint == "Unregister that one first, or choose another name."
 
 
-def test_a_relation_of_another_plan_cannot_be_explained() -> None:
-    with pytest.raises(NotFoundError) as caught:
-        explain(plan_of("p(x) :- e(x, _)."), "pp")
-    assert str(caught.value).endswith('; did you mean "p2"?') or str(caught.value).endswith(
-        '; did you mean "p"?'
-    )
-
-
-def test_a_shared_operator_is_drawn_once() -> None:
-    nested = "e(x, _)"
-    for _ in range(8):
-        nested = f"e(x, _), x < count : {{ {nested} }}"
-    text: str = explain(plan_of(f"p(x) :- {nested}."), "p")["text"]
-    assert len(text.split("\n")) < 200
-
-
-def shares(*workers: dict[str, Any]) -> list[dict[str, Any]]:
-    """An analysis in which each worker's operators are those given: part, rows, changes, microseconds."""
-    return [
-        {
-            "operators": [
-                {
-                    "part": {kind: place},
-                    "rows": rows,
-                    "bytes": 8 * rows,
-                    "changes": out,
-                    "runs": 2,
-                    "micros": us,
-                }
-                for (kind, place), (rows, out, us) in operators.items()
-            ],
-            "arrangements": [
-                {"relation": "e", "key": key, "rows": 10, "keys": 4, "bytes": 160, "micros": 5}
-                for key in (None, [1])
-            ],
-        }
-        for operators in workers
-    ]
-
-
-def test_operators_know_the_rules_that_they_are_for() -> None:
-    tree = explain(plan_of("p2(x, y) :- e(x, y), x < y. p2(y, x) :- e(x, y), x < y, s(_, x)."), "p2")
-    union = tree["inputs"][0]
-    line = PRELUDE.count("\n") + 1
-    first = {"text": "p2(x, y) :- e(x, y), x < y.", "line": line, "column": 1}
-    second = {"text": "p2(y, x) :- e(x, y), x < y, s(_, x).", "line": line, "column": 29}
-    assert "rules" not in union or union["rules"] == []
-    assert [each["rules"] for each in union["inputs"]] == [[first, second], [second]]
-
-
 def test_the_alternatives_of_a_rule_are_one_rule() -> None:
     plan = plan_of("p(x) :- e(x, _) ; e(_, x).")
     assert len(plan["rules"]) == 1
     assert all(causes in ([], [0]) for causes in plan["causes"])
-
-
-def test_figures_are_the_sum_of_what_workers_say() -> None:
-    plan = plan_of("p2(x, z) :- e(x, y), e(y, z).")
-    ops = [node["op"] for node in plan["nodes"]]
-    join, relation = ops.index("join"), [each["name"] for each in plan["relations"]].index("p2")
-    one = {("node", join): (3, 7, 2500), ("relation", relation): (20, 6, 100)}
-    two = {("node", join): (4, 1, 500), ("relation", relation): (1, 1, 0)}
-    tree = explain(plan, "p2", shares(one, two))
-    joined = tree["inputs"][0]
-    assert joined["stats"] == {
-        "out": 8,
-        "rows": 7,
-        "bytes": 56,
-        "runs": 4,
-        "micros": 3000,
-        "worker_micros": [2500, 500],
-    }
-    assert tree["stats"]["in"] == 8 and tree["stats"]["out"] == 7
-    read = joined["inputs"][0]
-    assert read["arrangements"] == [
-        {"by": None, "rows": 20, "keys": 8, "bytes": 320, "micros": 10},
-        {"by": ["y"], "rows": 20, "keys": 8, "bytes": 320, "micros": 10},
-    ]
-    line = PRELUDE.count("\n") + 1
-    assert joined["notes"] == ["3.0 ms", "holds 7 rows, 0 KiB", "8 out", f"line {line}"]
-    assert "[3.0 ms; holds 7 rows, 0 KiB; 8 out; line" in tree["text"]
-
-
-def test_what_an_antijoin_gives_is_counted_from_its_left_input() -> None:
-    plan = plan_of("p2(x, y) :- big(x, y, _), !e(x, y).")
-    ops = [node["op"] for node in plan["nodes"]]
-    figures = {("node", ops.index("map")): (0, 9, 1), ("node", ops.index("antijoin")): (0, 4, 1)}
-    antijoin = explain(plan, "p2", shares(figures))["inputs"][0]
-    assert (antijoin["op"], antijoin["stats"]["out"]) == ("antijoin", 13)
-
-
-def test_a_plan_without_figures_says_nothing_of_them() -> None:
-    assert "stats" not in str(explain(plan_of("p(x) :- e(x, _)."), "p"))
-
-
-@pytest.mark.parametrize(
-    ("rule", "relation", "tree"),
-    [
-        # Each edge of a triangle has the corner that the others find, and nothing is kept on the way.
-        (
-            "p(x) :- e(x, y), e(y, z), e(x, z).",
-            "p",
-            [
-                "multijoin e.y = e.x, e.x = e.x, e.y = e.y; "
-                "all at once, because they close a cycle; to (e.x)",
-                "  get e",
-                "  get e",
-                "  get e",
-            ],
-        ),
-        # What isn't part of the cycle is joined to it; what is about its variables alone is part of it.
-        (
-            "p2(x, w) :- e(z, w), e(x, y), e(y, z), e(z, x), big(x, z, _), x < y, x < w.",
-            "p2",
-            [
-                "join e.y = e.x; where e.x < e.y; to (e.x, e.y)",
-                "  multijoin e.y = e.x, e.y = e.x, e.x = e.y, e.x = big.a, e.y = big.b; "
-                "all at once, because they close a cycle; to (e.x, e.y)",
-                "    map where e.x < e.y",
-                "      get e",
-                "    get e",
-                "    get e",
-                "    map to (big.a, big.b)",
-                "      get big",
-                "  get e",
-            ],
-        ),
-    ],
-)
-def test_atoms_that_close_a_cycle_are_taken_at_once(rule: str, relation: str, tree: list[str]) -> None:
-    assert drawn(rule, relation) == tree
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        "p(x) :- e(x, y), e(y, z), e(z, w).",
-        "p(x) :- e(x, y), e(y, x).",
-        "p(x) :- e(x, y), e(x, z), e(x, w).",
-        # One atom has all variables of the others.
-        "p(x) :- e(x, y), e(y, z), e(x, z), big(x, y, z).",
-        # A constant in place of a corner.
-        "p(x) :- e(x, y), e(y, 3), e(3, x).",
-        # Part of a recursion.
-        "path(x, y) :- e(x, y). path(x, z) :- path(x, y), path(y, z), path(x, z).",
-    ],
-)
-def test_other_bodies_are_joined_two_at_a_time(rule: str) -> None:
-    assert all(node["op"] != "multijoin" for node in plan_of(rule)["nodes"])
-
-
-def random_atoms(random: Random) -> list[frozenset[str]]:
-    """So many atoms, each with a few of a few variables."""
-    names = "abcde"[: random.randint(3, 5)]
-    count = random.randint(3, 6)
-    return [frozenset(random.sample(names, random.randint(1, 3))) for _ in range(count)]
-
-
-def test_paths_meet_every_atom_once_in_groups_that_lack_the_same(rng: Random) -> None:
-    for _ in range(500):
-        atoms = random_atoms(rng)
-        for start, path in enumerate(paths(atoms)):
-            assert sorted([start, *(place for group in path for place in group)]) == list(range(len(atoms)))
-            known = atoms[start]
-            for group in path:
-                (lacking,) = {atoms[place] - known for place in group}
-                known |= lacking
-
-
-def is_cyclic(atoms: list[frozenset[str]]) -> bool:
-    """Whether there is no order in which each atom meets those before it within one of them."""
-
-    def grows(order: list[frozenset[str]], left: list[frozenset[str]]) -> bool:
-        if not left:
-            return True
-        before = frozenset().union(*order)
-        return any(
-            (not order or any(atom & before <= one for one in order))
-            and grows([*order, atom], left[:place] + left[place + 1 :])
-            for place, atom in enumerate(left)
-        )
-
-    return not grows([], atoms)
-
-
-def test_a_core_is_there_for_cyclic_bodies_alone(rng: Random) -> None:
-    cyclic = 0
-    for _ in range(500):
-        atoms = random_atoms(rng)
-        core = cyclic_core(atoms)
-        assert bool(core) == is_cyclic(atoms)
-        assert not core or is_cyclic([atoms[place] for place in core])
-        cyclic += bool(core)
-    assert 0 < cyclic < 500
 
 
 def test_a_frozen_program_says_so_in_its_plan() -> None:

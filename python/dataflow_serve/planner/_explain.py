@@ -7,11 +7,15 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from dataflow_serve.errors import NotFoundError
+from dataflow_serve.errors import NotFoundError, TooLargeError
 from dataflow_serve.language import did_you_mean
+from dataflow_serve.planner._compile import inputs_of
 from dataflow_serve.planner._figures import Figures, notes
 
 __all__ = ["explain"]
+
+MAX_DEPTH = 56
+"""Operators in a row: what reads JSON takes 128 levels, of which each operator is two."""
 
 _INFIX = {
     "eq": "=",
@@ -45,6 +49,7 @@ def explain(
 
     Raises:
         NotFoundError: the plan doesn't declare the relation.
+        TooLargeError: more than ``MAX_DEPTH`` operators follow one another.
     """
     names = [declared["name"] for declared in plan["relations"]]
     if relation not in names:
@@ -69,6 +74,7 @@ def explain(
                 if stratum["recursive"]:
                     group = ", ".join(names[other["relation"]] for other in stratum["relations"])
                     tree["detail"] += f", recursive with {group}"
+                _check_depth(plan, definition["node"], relation)
                 tree["inputs"].append(_Tree(plan, figures).node(definition["node"])[0])
     if figures is not None:
         figures.add(tree, "relation", index)
@@ -77,6 +83,17 @@ def explain(
         _note(tree)
     tree["text"] = "\n".join(_draw(tree))
     return tree
+
+
+def _check_depth(plan: dict[str, Any], node: int, relation: str) -> None:
+    depths: list[int] = []
+    for each in plan["nodes"][: node + 1]:
+        depths.append(1 + max((depths[place] for place in inputs_of(each)), default=0))
+    if depths[node] > MAX_DEPTH:
+        raise TooLargeError(
+            f'"{relation}" is worked out by {depths[node]} operators in a row; {MAX_DEPTH} can be shown',
+            "Divide a long rule among several relations.",
+        )
 
 
 def _columns(declared: dict[str, Any], places: list[int]) -> str:

@@ -90,6 +90,8 @@ class Queries:
         try:
             analysis = None if event.analysis is None else json.loads(event.analysis)
             tree = json.dumps(explain(json.loads(event.plan), event.relation, analysis))
+        except DataflowError as error:
+            return partial(self._cluster.reject, event.ticket, error)
         except Exception as error:
             return partial(self._cluster.reject, event.ticket, _fault("explaining a plan", error))
         return partial(self._cluster.explain, event.ticket, tree)

@@ -43,6 +43,7 @@ pub use engine::{Earlier, Engine, Registered};
 pub use error::EngineError;
 pub use limits::{Failure, Figures};
 pub use statistics::Statistics;
+pub use validate::STACK_BYTES;
 
 /// Rows with the copies of each added or removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,11 @@ use crate::multijoin;
 const MAX_COLUMNS: usize = 256;
 /// Nodes a plan may have.
 const MAX_NODES: usize = 1 << 20;
+/// Nodes that may read one another in a row.
+const MAX_DEPTH: usize = 1 << 12;
+
+/// Stack of a thread that registers plans: building goes from a node to those it reads, which takes some KiB each.
+pub const STACK_BYTES: usize = MAX_DEPTH << 15;
 
 /// A plan that can be built, with what building needs to know.
 #[derive(Debug)]
@@ -51,9 +56,14 @@ fn check(plan: &Plan) -> Result<Valid<'_>, String> {
     let shapes = shapes(plan)?;
     let mut valid =
         Valid { plan, shapes, types: Vec::new(), reads: Vec::new(), uses: vec![0; plan.nodes.len()] };
+    let mut depths: Vec<usize> = Vec::new();
     for (index, node) in plan.nodes.iter().enumerate() {
         let types = valid.node(index, node).map_err(|error| format!("node {index}: {error}"))?;
         require(types.len() <= MAX_COLUMNS, || format!("node {index}: {} columns", types.len()))?;
+        depths.push(1 + inputs(node).into_iter().map(|input| depths[input]).max().unwrap_or(0));
+        require(depths[index] <= MAX_DEPTH, || {
+            format!("more than {MAX_DEPTH} operators in a row; divide a long rule among several")
+        })?;
         valid.types.push(types);
         let reads = valid.reads_of(node);
         valid.reads.push(reads);

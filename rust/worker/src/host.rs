@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use dataflow_net::http::Doorkeeper;
@@ -81,7 +81,7 @@ impl Host {
         let coordinator = Coordinator::new(Arc::clone(&host.process), places.clone(), mesh_listener)
             .map_err(system("the mesh"))?;
         host.start_threads(mailboxes, &places, max_message_bytes)?;
-        host.spawn("dataflow:coordinator".into(), move || coordinator.run())?;
+        host.spawn(Builder::new(), "dataflow:coordinator".into(), move || coordinator.run())?;
         Ok(host)
     }
 
@@ -103,20 +103,26 @@ impl Host {
             } else {
                 Connections::there(mailbox, &process, Arc::clone(&hub), local)
             };
-            self.spawn(format!("dataflow:worker-{local}"), move || {
+            let stack = Builder::new().stack_size(dataflow_engine::STACK_BYTES);
+            self.spawn(stack, format!("dataflow:worker-{local}"), move || {
                 Loop::new(process, net, place, max_message_bytes).run();
             })?;
         }
         for (index, mailbox) in mailboxes.enumerate() {
             let sockets = Sockets::new(mailbox, &self.process);
             let thread = IoThread::new(Arc::clone(&self.process), Arc::clone(&hub), index, sockets);
-            self.spawn(format!("dataflow:io-{index}"), move || thread.run())?;
+            self.spawn(Builder::new(), format!("dataflow:io-{index}"), move || thread.run())?;
         }
         Ok(())
     }
 
-    fn spawn(&self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), WorkerError> {
-        let thread = std::thread::Builder::new()
+    fn spawn(
+        &self,
+        thread: Builder,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), WorkerError> {
+        let thread = thread
             .name(name)
             .spawn(body)
             .map_err(|source| WorkerError::System { what: "a thread", source })?;
