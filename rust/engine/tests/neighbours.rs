@@ -117,6 +117,45 @@ fn join_that_finds_nothing_leaves_its_worker_to_others() {
     }
 }
 
+/// `many`: each row of the input `few` with the values before a thousand.
+fn ranging() -> Plan {
+    let mut plan = PlanBuilder::new("ranging");
+    let few = plan.relation("few", &[N], Some(InputMode::Set));
+    let many = plan.relation("many", &[N, N], None);
+    let rows = plan.get(few);
+    let range = Node::Range { input: rows, over: N, start: number(0), stop: number(1000), step: None };
+    let ranges = plan.node(range);
+    plan.stratum(false, &[(many, ranges)]);
+    plan.0
+}
+
+#[test]
+fn ranges_of_many_values_leave_their_worker_to_others() {
+    const ROWS: u64 = 40;
+    for workers in [1, 2] {
+        together(workers, |worker, all| {
+            all.engine.register(worker, 1, &ranging()).expect("a valid plan");
+            all.engine.register(worker, 1, &edges(InputMode::Set)).expect("a valid plan");
+            all.engine.advance(1);
+            let rows: Vec<[u64; 1]> = (0..ROWS).map(|row| [row]).collect();
+            all.transact(worker, 2, "few", &rows.iter().map(|row| &row[..]).collect::<Vec<_>>());
+            all.engine.advance(2);
+            let many = all.engine.relation("many").expect("registered").id;
+            let mut time = 2;
+            for _ in 0..20 {
+                time += 1;
+                all.others_go_on(worker, time);
+                assert!(!all.finished(many, 2), "{ROWS} thousand values in so few steps");
+            }
+            // Given time, it gets through.
+            for _ in 0..1000 {
+                all.step(worker, Duration::from_secs(10));
+            }
+            assert!(all.finished(many, time));
+        });
+    }
+}
+
 /// `triangle`, all found at once from an `edge` of its own.
 fn triangles() -> Plan {
     let mut plan = PlanBuilder::new("triangles");

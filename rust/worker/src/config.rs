@@ -154,7 +154,7 @@ tunables! {
     /// Rows of transactions that a worker sends out at one time; further transactions get the next time, so that no step of the
     /// dataflows has much more to do at once. A single transaction is never divided. Default 16,384.
     max_rows_per_time = 1 << 14, 1;
-    /// Microseconds that operators which can pause (joins, filters, projections) may go on in one step, all of them
+    /// Microseconds that operators which can pause (joins, filters, projections, ranges) may go on in one step, all of them
     /// together; each gets its share. Default 1,000.
     operator_micros = 1_000, 1;
     /// Rows looked at for snapshots and reads in a turn. Default 32,768.

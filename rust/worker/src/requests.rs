@@ -1,5 +1,7 @@
 //! Requests, from a message to what goes to the sequencer, to Python, or straight back.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use dataflow_net::connection::ConnectionId;
@@ -7,6 +9,7 @@ use dataflow_protocol::dictionary::sweep::Pin;
 use dataflow_protocol::dictionary::{self, Content};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_protocol::ids::RelationId;
 use dataflow_protocol::order::{By, Ranking};
 use dataflow_protocol::request::{
     self, Change, Decoded, Filter, QueryLimits, Request, Schema, Setting, Subscribe, Wait,
@@ -469,13 +472,19 @@ impl Member {
 /// One change a relation: a transaction's deletes come before its inserts wherever they stand.
 fn merged(changes: Vec<Change>) -> Vec<Change> {
     let mut merged: Vec<Change> = Vec::with_capacity(changes.len());
+    // A client may name very many relations, each many times.
+    let mut places: BTreeMap<RelationId, usize> = BTreeMap::new();
     for change in changes {
-        match merged.iter_mut().find(|other| other.relation.id == change.relation.id) {
-            Some(earlier) => {
+        match places.entry(change.relation.id) {
+            Entry::Occupied(place) => {
+                let earlier = &mut merged[*place.get()];
                 change.insert.iter().for_each(|row| earlier.insert.push(row));
                 change.delete.iter().for_each(|row| earlier.delete.push(row));
             }
-            None => merged.push(change),
+            Entry::Vacant(place) => {
+                place.insert(merged.len());
+                merged.push(change);
+            }
         }
     }
     merged

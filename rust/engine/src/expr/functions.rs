@@ -44,7 +44,7 @@ pub(super) fn apply(func: Func, over: Type, args: &[Word]) -> Option<Word> {
         ToBytes => to_bytes(over, args[0]),
         InstantAdd => later(args[0], to_number(args[1])),
         InstantSub => later(args[0], to_number(args[1]).checked_neg()?),
-        InstantDiff => Some(from_number(to_number(args[0]) - to_number(args[1]))),
+        InstantDiff => to_number(args[0]).checked_sub(to_number(args[1])).map(from_number),
         Nil => Some(NIL),
         Pack => pack(args),
         Unpack => {
@@ -359,6 +359,14 @@ mod tests {
         for (func, a, b, expected) in cases {
             assert_eq!(apply(func, Type::Number, &[n(a), n(b)]), expected.map(n), "{func:?} {a} {b}");
         }
+    }
+
+    #[test]
+    fn instants_lie_no_further_apart_than_a_number_says() {
+        assert_eq!(apply(Func::InstantDiff, Type::Instant, &[n(7), n(-5)]), Some(n(12)));
+        // A plan that takes a record for another one can have such.
+        assert_eq!(apply(Func::InstantDiff, Type::Instant, &[n(i64::MAX), n(-5)]), None);
+        assert_eq!(apply(Func::InstantSub, Type::Instant, &[n(7), n(i64::MIN)]), None);
     }
 
     #[test]

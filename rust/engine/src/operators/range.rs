@@ -2,12 +2,9 @@
 
 use dataflow_protocol::value::{Type, Word, from_float, from_number, to_float, to_number};
 use differential_dataflow::AsCollection;
-use timely::container::NoopBuilder;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::Operator;
 
 use super::Rows;
-use crate::budget::Kind;
+use super::linear::paced;
 use crate::container::exchange::rows_per_container;
 use crate::container::{EngineTime, Updates};
 use crate::expr::Project;
@@ -27,44 +24,73 @@ pub(crate) fn range<'scope, T: EngineTime>(
     bounds: Project,
     meter: &Meter,
 ) -> Rows<'scope, T> {
-    let meter = meter.clone();
-    let full = rows_per_container(width + 1);
-    rows.inner
-        .unary::<NoopBuilder<Updates<T>>, _, _, _>(Pipeline, "Range", move |_, _| {
-            let (mut limits, mut values) = (Vec::new(), Vec::new());
-            move |input, output| {
-                let _timed = meter.timed(Kind::Rows);
-                input.for_each(|time, rows| {
-                    let mut made = Updates::with_capacity(width + 1, rows.len().min(full));
-                    for index in 0..rows.len() {
-                        limits.clear();
-                        if !bounds.apply(rows.row(index), &mut limits) {
-                            continue;
-                        }
-                        values.clear();
-                        if !fill(over, &limits, &mut values) {
-                            bounds.fail();
-                            continue;
-                        }
-                        for &value in &values {
-                            made.row_words().extend_from_slice(rows.row(index));
-                            made.row_words().push(value);
-                            made.end_row(rows.time(index), rows.diff(index));
-                            if made.len() >= full {
-                                meter.emitted(made.len());
-                                output.session_with_builder(&time).give_container(&mut made);
-                                made = Updates::with_capacity(width + 1, full);
-                            }
-                        }
-                    }
-                    if !made.is_empty() {
-                        meter.emitted(made.len());
-                        output.session_with_builder(&time).give_container(&mut made);
-                    }
-                });
+    let begin = |rows: &mut Updates<T>, pieces: &mut Vec<Filling<T>>| {
+        pieces.push(Filling { rows: std::mem::take(rows), begun: 0, values: Vec::new(), used: 0 });
+    };
+    let (full, mut limits) = (rows_per_container(width + 1), Vec::new());
+    paced(rows.inner, "Range", meter, begin, move |filling, effort, emit| {
+        let mut made = Updates::with_capacity(width + 1, full.min(*effort));
+        let mut done = false;
+        while *effort > 0 && !done {
+            *effort -= 1;
+            if filling.next(&mut made) {
+                if made.len() >= full {
+                    emit(&mut made);
+                    made = Updates::with_capacity(width + 1, full);
+                }
+            } else if let Some(values) = filling.begin(&bounds, &mut limits) {
+                if !limits.is_empty() && !fill(over, &limits, values) {
+                    values.clear();
+                    bounds.fail();
+                }
+            } else {
+                done = true;
             }
-        })
-        .as_collection()
+        }
+        if !made.is_empty() {
+            emit(&mut made);
+        }
+        done
+    })
+    .as_collection()
+}
+
+/// Rows that get their values, and how far.
+struct Filling<T: EngineTime> {
+    rows: Updates<T>,
+    /// Rows whose values have been made.
+    begun: usize,
+    /// Those of the last of them.
+    values: Vec<Word>,
+    used: usize,
+}
+
+impl<T: EngineTime> Filling<T> {
+    /// Appends the row of the next value to `made`, if the row at hand has one.
+    fn next(&mut self, made: &mut Updates<T>) -> bool {
+        let Some(&value) = self.values.get(self.used) else { return false };
+        let row = self.begun - 1;
+        self.used += 1;
+        made.row_words().extend_from_slice(self.rows.row(row));
+        made.row_words().push(value);
+        made.end_row(self.rows.time(row), self.rows.diff(row));
+        true
+    }
+
+    /// Goes to the next row, if there is one: where its values are to be put, whose `limits` are given if it has some.
+    fn begin(&mut self, bounds: &Project, limits: &mut Vec<Word>) -> Option<&mut Vec<Word>> {
+        if self.begun == self.rows.len() {
+            return None;
+        }
+        self.values.clear();
+        self.used = 0;
+        limits.clear();
+        if !bounds.apply(self.rows.row(self.begun), limits) {
+            limits.clear();
+        }
+        self.begun += 1;
+        Some(&mut self.values)
+    }
 }
 
 /// Appends the values from `limits[0]` on, before `limits[1]`; `false` if there are too many.
