@@ -61,6 +61,7 @@ python-check: setup
 	@.ci/step "ruff" $(BIN)/ruff check --quiet $(PYTHON_TREES)
 	@.ci/step "ruff format" $(BIN)/ruff format --quiet --check $(PYTHON_TREES)
 	@.ci/step "mypy" $(BIN)/mypy
+	@.ci/step "mypy of bench" $(BIN)/mypy bench
 
 rust-test: setup
 	@.ci/step "cargo test" cargo test --quiet

@@ -12,7 +12,7 @@ import socket
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from common import SCALE, helper, processor_seconds, resident_mb, server
 
@@ -56,7 +56,7 @@ def redis() -> Iterator[tuple[int, str]]:
             process.wait()
 
 
-RUNS = {
+RUNS: dict[str, tuple[str, Callable[[], contextlib.AbstractContextManager[tuple[int, str]]]]] = {
     "ours, 1 worker": ("dataflow", lambda: ours(1)),
     "ours, 2 workers": ("dataflow", lambda: ours(2)),
     "ours, 1 worker, 1 I/O thread": ("dataflow", lambda: ours(1, "--io-threads", "1")),

@@ -56,7 +56,7 @@ def sweep(held: str, program: str) -> None:
         prober = Prober(port)
         quiet = [prober.once() for _ in range(3_000)]
         client.call("tune", dictionary_bytes=1)
-        swept = []
+        swept: list[float] = []
         while len(swept) % 100 or not figure(port, "dictionary_sweeps_total"):
             swept.append(prober.once())
         for name, taken in (("nothing", quiet), (f"a sweep through {ROWS:,} texts{held}", swept)):

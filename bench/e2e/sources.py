@@ -96,7 +96,8 @@ def files(directory: Path) -> list[tuple[str, float, float]]:
 
 def rates(pairs: list[tuple[float, float]]) -> tuple[float, float]:
     """Medians of both, as rows a second."""
-    return tuple(ROWS / statistics.median(each) for each in zip(*pairs, strict=True))  # type: ignore[return-value]
+    first, second = (ROWS / statistics.median(each) for each in zip(*pairs, strict=True))
+    return first, second
 
 
 def fill(postgres: Postgres, transaction_rows: int) -> None:

@@ -59,10 +59,8 @@ SETTINGS: dict[str, dict[str, int]] = {
     "spin": {"spin_micros": 1 << 40},
 }
 
-Counter = Synchronized  # type: ignore[type-arg]
 
-
-def writer(port: int, seed: int, rows: Counter) -> None:
+def writer(port: int, seed: int, rows: "Synchronized[int]") -> None:
     """Rows as fast as they are taken: a window of transactions, each seen by the query before it counts."""
     client, rng, waiting = Client(port), random.Random(seed), 0
     while True:
@@ -79,7 +77,7 @@ def writer(port: int, seed: int, rows: Counter) -> None:
             rows.value += ROWS
 
 
-def recursion(port: int, changes: Counter) -> None:
+def recursion(port: int, changes: "Synchronized[int]") -> None:
     """One edge of a strongly connected graph gone, then back: much of the closure each time."""
     client, rng = Client(port), random.Random(0)
     edges = [[x, (x + 1) % NODES] for x in range(NODES)]
@@ -113,7 +111,7 @@ def prober(port: int, pipe: Any) -> None:
     number = 0
     while True:
         until = time.perf_counter() + pipe.recv()
-        taken = []
+        taken: list[float] = []
         while (started := time.perf_counter()) < until or not taken:
             number += 1
             sender.send("transact", **transact("probe", [[number]]))

@@ -84,12 +84,12 @@ def plan_svg(plan: Node) -> str:
 
 def _lines(plan: Node) -> Iterator[tuple[Node, int, int | None]]:
     """Operators in the order of the drawing, with their depths and the lines of those that read them."""
-    todo: list[tuple[Node, int, int | None]] = [(plan, 0, None)]
+    pending: list[tuple[Node, int, int | None]] = [(plan, 0, None)]
     place = 0
-    while todo:
-        node, depth, parent = todo.pop()
+    while pending:
+        node, depth, parent = pending.pop()
         yield node, depth, parent
-        todo += [(child, depth + 1, place) for child in reversed(node.get("inputs", ()))]
+        pending += [(child, depth + 1, place) for child in reversed(node.get("inputs", ()))]
         place += 1
 
 

@@ -216,12 +216,12 @@ def _prune(made: Nodes, strata: list[dict[str, Any]]) -> tuple[list[dict[str, An
     """The nodes that a definition needs, numbered anew, and their causes; changes both in place."""
     nodes = made.json
     used: set[int] = set()
-    todo = [definition["node"] for stratum in strata for definition in stratum["relations"]]
-    while todo:
-        node = todo.pop()
+    pending = [definition["node"] for stratum in strata for definition in stratum["relations"]]
+    while pending:
+        node = pending.pop()
         if node not in used:
             used.add(node)
-            todo.extend(inputs_of(nodes[node]))
+            pending.extend(inputs_of(nodes[node]))
     places = {node: place for place, node in enumerate(sorted(used))}
     for node in used:
         json_node = nodes[node]
