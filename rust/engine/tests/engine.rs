@@ -11,7 +11,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::plans::{N, PlanBuilder, call, closure, cols, edges, lengths, number, shortest};
+use common::plans::{
+    N, PlanBuilder, aggregated, call, closure, cols, edges, lengths, number, shortest, square,
+};
 use common::{Command, Random, check};
 use dataflow_engine::{EmitBudget, Engine, Part};
 use dataflow_protocol::plan::{AggregateFunc, Expr, Func, InputMode, Node, Plan, RelationRef, Value};
@@ -309,7 +311,7 @@ fn recursion_that_takes_rows_away_settles_where_the_rounds_do() {
     let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
     let path = plan.relation("path", &[N, N, N], None);
     let (edges_, paths) = (plan.get(edge), plan.get(path));
-    let all = lengths(&mut plan, edges_, paths);
+    let all = lengths(&mut plan, edges_, paths, square);
     let least = shortest(&mut plan, all);
     plan.stratum(true, &[(path, least)]);
     sweep(&[(0, plan.0)], &["edge"], 7);
@@ -320,15 +322,7 @@ fn recursion_that_takes_rows_away_settles_where_the_rounds_do() {
 fn aggregates_in_a_recursion_follow_its_rounds() {
     let mut plan = PlanBuilder::new("aggregated");
     let edge = plan.relation("edge", &[N, N], Some(InputMode::Set));
-    let path = plan.relation("path", &[N, N, N], None);
-    let from = plan.relation("from", &[N, N, N, N], None);
-    let (edges_, paths) = (plan.get(edge), plan.get(path));
-    let all = lengths(&mut plan, edges_, paths);
-    let least = plan.reduce(all, &[0, 1], &[(AggregateFunc::Min, Some(2))]);
-    let of_each =
-        [(AggregateFunc::Count, None), (AggregateFunc::Sum, Some(2)), (AggregateFunc::Max, Some(1))];
-    let totals = plan.reduce(paths, &[0], &of_each);
-    plan.stratum(true, &[(path, least), (from, totals)]);
+    aggregated(&mut plan, edge);
     sweep(&[(0, plan.0)], &["edge"], 7);
 }
 

@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::plans::{N, PlanBuilder, call, cols, edges, lengths, number, shortest};
+use common::plans::{N, PlanBuilder, aggregated, call, cols, edges, lengths, number, shortest, square};
 use common::{Command, Random, check};
 use dataflow_engine::{EmitBudget, Engine, EngineError};
 use dataflow_protocol::ids::WorkerIndex;
@@ -105,9 +105,17 @@ fn recursion_that_takes_rows_away() {
     let edge = plan.import(1, "edge", &[N, N]);
     let path = plan.relation("path", &[N, N, N], None);
     let (edges_, paths) = (plan.get(edge), plan.get(path));
-    let all = lengths(&mut plan, edges_, paths);
+    let all = lengths(&mut plan, edges_, paths, square);
     let least = shortest(&mut plan, all);
     plan.stratum(true, &[(path, least)]);
+    sweep(InputMode::Set, &[(8, freeze(plan))]);
+}
+
+#[test]
+fn recursion_that_aggregates_its_own_rows() {
+    let mut plan = PlanBuilder::new("aggregated");
+    let edge = plan.import(1, "edge", &[N, N]);
+    aggregated(&mut plan, edge);
     sweep(InputMode::Set, &[(8, freeze(plan))]);
 }
 

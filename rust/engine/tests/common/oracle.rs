@@ -241,6 +241,8 @@ fn eval(expr: &Expr, row: &[u64]) -> Option<u64> {
             let args = args.iter().map(|arg| eval(arg, row).map(to_number)).collect::<Option<Vec<_>>>()?;
             match func {
                 Func::Add => Some(from_number(args[0] + args[1])),
+                Func::Sub => Some(from_number(args[0] - args[1])),
+                Func::Mul => Some(from_number(args[0] * args[1])),
                 Func::Div if args[1] == 0 => None,
                 Func::Div => Some(from_number(args[0] / args[1])),
                 Func::Lt => Some(from_bool(args[0] < args[1])),

@@ -144,13 +144,43 @@ pub fn closure(linear: bool) -> Plan {
     plan.0
 }
 
-/// Lengths of paths: an edge is one of length 1, and `paths` go on by an edge. A row is from, to and length.
-pub fn lengths(plan: &mut PlanBuilder, edges: usize, paths: usize) -> usize {
-    let one = plan.map(edges, Vec::new(), vec![Expr::Col(0), Expr::Col(1), number(1)]);
-    let on = plan.join((paths, &[1]), (edges, &[0]), &[0, 4, 2]);
-    let longer = vec![Expr::Col(0), Expr::Col(1), call(Func::Add, vec![Expr::Col(2), number(1)])];
+/// Lengths of paths: an edge is one of the length that its ends have, by their columns, and `paths` go on by an edge. A row is
+/// from, to and length.
+pub fn lengths(
+    plan: &mut PlanBuilder,
+    edges: usize,
+    paths: usize,
+    length: fn(usize, usize) -> Expr,
+) -> usize {
+    let one = plan.map(edges, Vec::new(), vec![Expr::Col(0), Expr::Col(1), length(0, 1)]);
+    let on = plan.join((paths, &[1]), (edges, &[0]), &[0, 4, 2, 3]);
+    let longer = vec![Expr::Col(0), Expr::Col(1), call(Func::Add, vec![Expr::Col(2), length(3, 1)])];
     let on = plan.map(on, Vec::new(), longer);
     plan.union(&[one, on])
+}
+
+/// `path`, of [`lengths`] the least by an aggregate, and `from`, others of these that follow round by round.
+pub fn aggregated(plan: &mut PlanBuilder, edge: RelationRef) {
+    let path = plan.relation("path", &[N, N, N], None);
+    let from = plan.relation("from", &[N, N, N, N], None);
+    let (edges, paths) = (plan.get(edge), plan.get(path));
+    let all = lengths(plan, edges, paths, one);
+    let least = plan.reduce(all, &[0, 1], &[(AggregateFunc::Min, Some(2))]);
+    let of_each =
+        [(AggregateFunc::Count, None), (AggregateFunc::Sum, Some(2)), (AggregateFunc::Max, Some(1))];
+    let totals = plan.reduce(paths, &[0], &of_each);
+    plan.stratum(true, &[(path, least), (from, totals)]);
+}
+
+/// Each edge has the same length: what is found first is the least.
+pub fn one(_: usize, _: usize) -> Expr {
+    number(1)
+}
+
+/// The square of how far apart the ends are: a path of several edges may be shorter than one that was found before.
+pub fn square(from: usize, to: usize) -> Expr {
+    let apart = || call(Func::Sub, cols(&[from, to]));
+    call(Func::Mul, vec![apart(), apart()])
 }
 
 /// Of [`lengths`] the least from one to the other, without a reduction: those than which none is less.
