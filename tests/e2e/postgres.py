@@ -38,10 +38,15 @@ def programs() -> Path:
     """
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
     if initdb := (str(found[-1]) if found else shutil.which("initdb")):
-        if os.geteuid() == 0 and (shutil.which("runuser") is None or not _has_user("postgres")):
+        if os.geteuid() == 0 and (_runuser() is None or not _has_user("postgres")):
             raise Missing("PostgreSQL refuses to run as root, and there is no user postgres to run it as")
         return Path(initdb).parent
     raise Missing("PostgreSQL is not installed: no initdb")
+
+
+def _runuser() -> str | None:
+    # Where programs for root are, which not every root looks for.
+    return shutil.which("runuser", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 def _has_user(name: str) -> bool:
@@ -57,7 +62,8 @@ class Postgres:
 
     def __init__(self) -> None:
         self._programs = programs()
-        self._prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        runuser = _runuser() if os.geteuid() == 0 else None
+        self._prefix = [runuser, "-u", "postgres", "--"] if runuser else []
         self.directory = Path(tempfile.mkdtemp(prefix="dataflow-serve-postgres-"))
         self._data = self.directory / "data"
         if self._prefix:
