@@ -1,10 +1,8 @@
 """Rows of files are what each line means, or the error names where there is none."""
 
-import datetime
 import gzip
 import re
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ from dataflow_serve.client import FileSource, _text_files
 from dataflow_serve.client._load import batches
 from dataflow_serve.client._text_files import ROWS_AT_ONCE
 from dataflow_serve.errors import IncorrectError, LocalProtocolError
-from dataflow_serve.protocol import Column, TypeInfo
+from dataflow_serve.protocol import Column
 from dataflow_serve.values import Branch, value_text
+from tests.columns import ID, MOMENT, NESTED, PERSON, STAMPED, TYPES
 from tests.oracle.text_files import Misfit, rows_of_text
 
-PERSON = (Column("name", "symbol"), Column("age", "number"))
 ALL = tuple(Column(kind[0], kind) for kind in ("symbol", "number", "unsigned", "float", "bool"))
 
 
@@ -103,11 +101,6 @@ def test_empty_lines_are_the_empty_symbol_where_that_is_all_there_is(file: Path)
     assert rows_of(file, PERSON[1:], quoted=False) == [(1,), (2,)]
 
 
-MOMENT = datetime.datetime(2026, 11, 23, 21, 0, 0, 500000, datetime.UTC)
-ID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
-STAMPED = (Column("at", "instant"), Column("id", "uuid"), Column("data", "bytes"))
-
-
 def test_instants_uuids_and_bytes_are_read_from_text(file: Path) -> None:
     file.write_text(f"2026-11-23T22:00:00.5+01:00,{ID},/wA=\n2026-11-23T21:00:00.5Z,{str(ID).upper()},\n")
     assert rows_of(file, STAMPED) == [(MOMENT, ID, b"\xff\x00"), (MOMENT, ID, b"")]
@@ -120,19 +113,6 @@ def test_instants_uuids_and_bytes_are_read_from_text(file: Path) -> None:
         file.write_text(text + "\n")
         with pytest.raises(IncorrectError, match=message):
             rows_of(file, STAMPED)
-
-
-TYPES = {
-    "List": TypeInfo(record=(Column("head", "symbol"), Column("tail", "List"))),
-    "Tree": TypeInfo(
-        branches={
-            "Leaf": (Column("x", "number"), Column("at", "instant")),
-            "Node": (Column("left", "Tree"), Column("right", "Tree")),
-            "Empty": (),
-        }
-    ),
-}
-NESTED = (Column("list", "List", TYPES), Column("tree", "Tree", TYPES))
 
 
 def test_records_are_read_as_souffle_writes_them(file: Path) -> None:

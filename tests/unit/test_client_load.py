@@ -2,7 +2,6 @@
 
 import datetime
 import sys
-import uuid
 from typing import Any
 
 import pytest
@@ -12,13 +11,9 @@ from hypothesis import strategies as st
 from dataflow_serve.client import LoadProgress
 from dataflow_serve.client._load import BATCH_CHARACTERS, Batch, batches, open_source
 from dataflow_serve.errors import IncorrectError, LocalProtocolError
-from dataflow_serve.protocol import Column, TypeInfo
+from dataflow_serve.protocol import Column
 from dataflow_serve.values import Branch
-
-PERSON = (Column("name", "symbol"), Column("age", "number"))
-MOMENT = datetime.datetime(2026, 11, 23, 21, 0, 0, 500000, datetime.UTC)
-ID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")
-STAMPED = (Column("at", "instant"), Column("id", "uuid"), Column("data", "bytes"))
+from tests.columns import ID, MOMENT, NESTED, PERSON, STAMPED
 
 
 def test_instants_uuids_and_bytes_are_taken_from_objects() -> None:
@@ -34,19 +29,6 @@ def test_instants_uuids_and_bytes_are_taken_from_objects() -> None:
     ]:
         with pytest.raises(IncorrectError, match=message):
             list(open_source([row], STAMPED, header=None, delimiter=","))
-
-
-TYPES = {
-    "List": TypeInfo(record=(Column("head", "symbol"), Column("tail", "List"))),
-    "Tree": TypeInfo(
-        branches={
-            "Leaf": (Column("x", "number"), Column("at", "instant")),
-            "Node": (Column("left", "Tree"), Column("right", "Tree")),
-            "Empty": (),
-        }
-    ),
-}
-NESTED = (Column("list", "List", TYPES), Column("tree", "Tree", TYPES))
 
 
 def test_records_of_objects_are_taken_as_they_are_and_read_from_text() -> None:
