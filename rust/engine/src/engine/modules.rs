@@ -19,7 +19,9 @@ use crate::input::{self, BuiltInput, Declared};
 use crate::operators::arrange::arrange;
 use crate::operators::import::{Button, import};
 use crate::operators::linear::flatten;
-use crate::render::{Built, Derived, Elsewhere, External, first_spread, joined, order, positions, render};
+use crate::render::{
+    Built, Derived, Elsewhere, External, first_by_relation, joined, order, positions, render,
+};
 use crate::trace::Agent;
 use crate::validate::{Valid, inputs, validate};
 
@@ -99,14 +101,14 @@ impl Engine {
         let external = |relation: RelationRef| !matches!(relation, RelationRef::Local(local) if defined.contains(&local));
         // What doesn't follow the imports' changes can't share their arrangements, which do.
         let wanted = if plan.frozen { Vec::new() } else { joined(valid, 0..plan.nodes.len(), external) };
+        // Arranged by what they are joined by, inputs' rows needn't be held once more.
+        let kept_by = first_by_relation(&wanted);
         let mut inputs = Vec::new();
         for (local, relation) in plan.relations.iter().enumerate() {
             let Some(mode) = &relation.input else { continue };
             let deliver_as = (!defined.contains(&local)).then_some((ids[local], &self.finished));
             let width = relation.columns.len();
-            // Arranged by what it is joined by, its rows needn't be held once more.
-            let keys = wanted.iter().filter(|(of, _)| *of == RelationRef::Local(local));
-            let key = first_spread(keys.map(|(_, key)| &key[..]));
+            let key = kept_by.get(&local).map(Vec::as_slice);
             let meter = self.meter(None).of(Part::Input(local));
             let declared = Declared { name: &relation.name, mode, width, key };
             let built = input::build(worker, &declared, time + 1, deliver_as, &meter);

@@ -17,10 +17,9 @@ pub(crate) fn positions(order: &[usize], width: usize) -> Vec<usize> {
     (0..width).map(|column| order.iter().position(|&at| at == column).unwrap_or(0)).collect()
 }
 
-/// The first of `keys` that a relation may be kept by: rows are spread over workers by its columns, each of which is there once.
-pub(crate) fn first_spread<'a>(mut keys: impl Iterator<Item = &'a [usize]>) -> Option<&'a [usize]> {
-    let spread = |key: &&[usize]| !key.is_empty() && (1..key.len()).all(|at| !key[..at].contains(&key[at]));
-    keys.find(spread)
+/// For each of `width` columns its position in an arrangement by `key`.
+pub(super) fn places(key: &[usize], width: usize) -> Vec<usize> {
+    positions(&order(key, width), width)
 }
 
 /// What each relation of a program is kept by, where it is joined by something once it is complete.
@@ -38,12 +37,16 @@ pub(super) fn kept_by(valid: &Valid<'_>) -> BTreeMap<usize, Vec<usize>> {
     first_by_relation(&found)
 }
 
-/// For local relations the first key that they may be kept by.
-pub(super) fn first_by_relation(joined: &[(RelationRef, Vec<usize>)]) -> BTreeMap<usize, Vec<usize>> {
+/// For local relations the first key that they may be kept by: rows are spread over workers by its columns, each of which is
+/// there once.
+pub(crate) fn first_by_relation(joined: &[(RelationRef, Vec<usize>)]) -> BTreeMap<usize, Vec<usize>> {
+    let spread = |key: &[usize]| !key.is_empty() && (1..key.len()).all(|at| !key[..at].contains(&key[at]));
     let mut found = BTreeMap::new();
     for (relation, key) in joined {
-        if let (RelationRef::Local(local), Some(key)) = (relation, first_spread([&key[..]].into_iter())) {
-            found.entry(*local).or_insert_with(|| key.to_vec());
+        if let RelationRef::Local(local) = relation
+            && spread(key)
+        {
+            found.entry(*local).or_insert_with(|| key.clone());
         }
     }
     found

@@ -5,7 +5,7 @@ use differential_dataflow::AsCollection;
 use timely::dataflow::operators::Concatenate;
 
 use super::context::{Context, each_once, put_in_order};
-use super::keys::{order, positions};
+use super::keys::{order, places, positions};
 use crate::container::EngineTime;
 use crate::expr::Project;
 use crate::operators::Rows;
@@ -130,7 +130,7 @@ impl Sides {
         let (left_width, right_width) = (context.width(self.left), context.width(self.right));
         let left_order = order(&self.left_key, left_width);
         let left_at = positions(&left_order, left_width);
-        let right_at = positions(&order(&self.right_key, right_width), right_width);
+        let right_at = places(&self.right_key, right_width);
         let (key_width, left_len) = (self.left_key.len(), left_order.len());
         // The row at hand is the key, then the rest of the left row, then the rest of the right one.
         let project = compile(context, filter, project, |column| match column.checked_sub(left_width) {
@@ -150,7 +150,7 @@ impl Sides {
         node: usize,
     ) -> Rows<'scope, T> {
         let width = context.width(self.left);
-        let at = positions(&order(&self.left_key, width), width);
+        let at = places(&self.left_key, width);
         let rows = context.rows(self.left);
         let left = context.arranged(self.left, &self.left_key);
         let keys = context.keys(self.right, &self.right_key);

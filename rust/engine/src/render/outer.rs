@@ -10,7 +10,7 @@ use timely::dataflow::Scope;
 
 use super::context::{Context, Memo, each_once, put_in_order};
 use super::facts::facts;
-use super::keys::{kept_by, order, positions};
+use super::keys::{kept_by, order, places, positions};
 use super::multijoin;
 use super::nodes;
 use super::recursion;
@@ -299,7 +299,7 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
                         unreachable!("strata are in order")
                     };
                     let width = self.width(node);
-                    let columns = Project::columns(positions(&order(key, width), width));
+                    let columns = Project::columns(places(key, width));
                     flatten(derived, "Rows", columns, &self.meter_of(node))
                 }
                 (None, RelationRef::Import(_)) => unreachable!("every import is external"),

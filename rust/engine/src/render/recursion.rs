@@ -7,7 +7,7 @@ use differential_dataflow::operators::iterate::Variable;
 use timely::dataflow::Scope;
 
 use super::context::{Context, Memo, put_in_order};
-use super::keys::{first_by_relation, joined, made_of, order, positions};
+use super::keys::{first_by_relation, joined, made_of, order, places};
 use super::nodes::{self, concatenate};
 use super::outer::{Outcome, Outer};
 use crate::analysis::Part;
@@ -183,7 +183,7 @@ impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
             distinct_in_loop(arrange(rows, "CountInLoop", key.len(), &meter), name, &meter)
         });
         let kept_by = self.outer.kept_by.get(&relation).unwrap_or(&key).clone();
-        let at = positions(&order(&key, width), width);
+        let at = places(&key, width);
         let columns = order(&kept_by, width).into_iter().map(|column| at[column]).collect();
         let rows = flatten(&settled, "RowsInLoop", Project::columns(columns), &meter.preparing());
         self.relations.insert(relation, Some(Found::Settled(key, Box::new(settled))));
@@ -245,7 +245,7 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
                 Found::Grown(rows) => rows.clone(),
                 Found::Settled(key, settled) => {
                     let width = self.width(node);
-                    let columns = Project::columns(positions(&order(key, width), width));
+                    let columns = Project::columns(places(key, width));
                     flatten(settled, "RowsInLoop", columns, &self.meter_of(node).preparing())
                 }
             },
