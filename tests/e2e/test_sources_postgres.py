@@ -372,8 +372,14 @@ def test_detaching_waits_until_the_server_sees_that_nobody_follows(shop: Shop, c
     shop.transactions(5)
     shop.attach()
     shop.check()
-    slot = f"slot_name = 'dataflow_{shop.name}'"
-    [(process,)] = shop.postgres.rows(f"SELECT active_pid FROM pg_replication_slots WHERE {slot}")
+    # The rows are there before the slot is followed.
+    slot = f"slot_name = 'dataflow_{shop.name}' AND state = 'streaming'"
+    following = (
+        f"SELECT pid FROM pg_stat_replication JOIN pg_replication_slots ON pid = active_pid WHERE {slot}"
+    )
+    while not (found := shop.postgres.rows(following)):
+        pass
+    [(process,)] = found
     os.kill(process, signal.SIGSTOP)
     try:
         asked = client.start("detach", name=shop.name)

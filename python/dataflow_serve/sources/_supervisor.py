@@ -317,12 +317,7 @@ class _Running:
 
     @staticmethod
     def _settle(reader: Reader, intake: Intake) -> None:
-        def waits(feed: Feed) -> bool:
-            # What is under way to a relation that is gone never arrives.
-            gone = feed.ended is not None and feed.ended[0] == "not-found"
-            return feed.progress["held_bytes"] > 0 and not gone
-
-        while any(waits(feed) for feed in reader.feeds()):
+        while any(feed.progress["held_bytes"] > 0 for feed in reader.feeds()):
             intake.wait(POST_SECONDS)
 
     async def _on_thread(self, work: Callable[..., Any], *args: Any) -> Any:

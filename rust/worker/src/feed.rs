@@ -157,6 +157,15 @@ impl Feed {
         self.state().queue.pop_front()
     }
 
+    /// For its worker: a transaction that was taken won't take effect. Ends the feed, unless it has ended already:
+    /// whoever waits for what is under way must not wait for this one.
+    pub(crate) fn lost(&self, bytes: usize, reason: ErrorBody) {
+        let mut state = self.state();
+        state.progress.held_bytes = state.progress.held_bytes.saturating_sub(bytes);
+        drop(state);
+        self.end(reason);
+    }
+
     /// For its worker: a transaction has taken effect.
     pub(crate) fn settled(&self, time: Time, rows: u64, position: u64, bytes: usize) {
         let progress = &mut self.state().progress;
@@ -288,6 +297,18 @@ mod tests {
         assert!(feed.take().is_none() && !feed.has_room() && !feed.offer(transaction(1), 0));
         assert_eq!(feed.progress().held_bytes, 0);
         assert_eq!(feed.ended().map(|reason| reason.message).as_deref(), Some("the first reason"));
+    }
+
+    #[test]
+    fn nothing_is_held_of_a_transaction_that_was_lost_after_the_feed_ended() {
+        let feed = feed(100);
+        feed.offer(transaction(1), 0);
+        let supply = feed.take().expect("it was offered");
+        feed.end(ErrorBody::new(ErrorCode::Interrupted, "the source has ended"));
+        assert!(feed.progress().held_bytes > 0, "it may still take effect");
+        feed.lost(supply.bytes, ErrorBody::not_found("the relation is gone"));
+        assert_eq!(feed.progress().held_bytes, 0);
+        assert_eq!(feed.ended().map(|reason| reason.message).as_deref(), Some("the source has ended"));
     }
 
     #[test]

@@ -146,7 +146,8 @@ impl Member {
     pub(crate) fn fed_gone(&mut self, ticket: Ticket) {
         let asked = |clearing: &Clearing| clearing.missing.contains_key(&ticket);
         if let Some(index) = self.feeds.clearing.iter().position(asked) {
-            self.feeds.clearing.swap_remove(index).feed.end(gone());
+            let Clearing { feed, supply, .. } = self.feeds.clearing.swap_remove(index);
+            feed.lost(supply.bytes, gone());
         }
     }
 
@@ -154,7 +155,7 @@ impl Member {
     pub(crate) fn settle_fed(&mut self, time: Time, fed: Fed, effective: bool) {
         let Fed { feed, supply } = fed;
         if !effective {
-            return feed.end(gone());
+            return feed.lost(supply.bytes, gone());
         }
         let rows = supply.transaction.rows() as u64;
         for Change { relation, erase, delete, insert, .. } in &supply.transaction.changes {
