@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from dataflow_serve.errors import IncorrectError
-from dataflow_serve.sources import parse
+from dataflow_serve.sources import _files, parse
 from dataflow_serve.sources._doors import FeedEnded, SourceError
 from dataflow_serve.sources._files import FilesReader
 from dataflow_serve.sources._report import Report
+from dataflow_serve.sources._tail import FileId, identify
 
 from . import source_doors as doors
 
@@ -99,6 +100,76 @@ def test_a_file_that_is_renamed_within_the_pattern_is_not_read_again(tmp_path: P
         reading.settle()
         reading.later()
     assert sorted(reading.rows) == [("1", "1"), ("2", "0"), ("3", "0"), ("4", "0")]
+
+
+def rotated(tmp_path: Path) -> Reading:
+    """A reader that has done with `log.1`, and follows `log`."""
+    log = tmp_path / "log"
+    reading = Reading(tmp_path / "log*")
+    append(log, "1,1\n")
+    reading.settle()
+    log.rename(tmp_path / "log.1")
+    append(log, "2,2\n")
+    reading.settle()
+    reading.later()
+    assert reading.rows == [("1", "1"), ("2", "2")]
+    return reading
+
+
+def test_a_file_that_is_renamed_between_two_looks_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = rotated(tmp_path)
+
+    def identify_late(path: str) -> FileId | None:
+        # Its old name was found, and leads nowhere any more.
+        if (old := tmp_path / "log.1").exists():
+            old.rename(tmp_path / "log.2")
+        return identify(path)
+
+    monkeypatch.setattr(_files, "identify", identify_late)
+    reading.settle()
+    assert reading.later() == [("1", "1"), ("2", "2")]
+
+
+def test_a_new_file_is_read_whatever_inode_it_is_given(tmp_path: Path) -> None:
+    reading = rotated(tmp_path)
+    # Many systems give the inode of the last file that went to the next that comes.
+    (tmp_path / "log.1").unlink()
+    append(tmp_path / "log.3", "3,3\n")
+    assert reading.settle() == [("1", "1"), ("2", "2"), ("3", "3")]
+
+
+def test_finished_files_are_let_go_of_when_they_are_gone(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    reading = rotated(tmp_path)
+    (tmp_path / "log.1").rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        reading.settle()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    reading.reader.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_takes_anothers_place_before_it_is_opened_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    reading = Reading(tmp_path / "*.csv")
+    append(one, "1,1\n")
+    reading.settle()
+    append(other, "2,2\n")
+
+    def identify_early(path: str) -> FileId | None:
+        file = identify(path)
+        if path == str(other) and one.exists():
+            one.rename(other)
+        return file
+
+    monkeypatch.setattr(_files, "identify", identify_early)
+    assert reading.settle() == [("1", "1")]
+    append(other, "3,3\n")
+    assert reading.settle() == [("1", "1"), ("3", "3")]
 
 
 @pytest.mark.parametrize("content", ["9,9\n", "7,7\n8,8\n9,9\n", "7,7\n8,8\n9,9\n0,0\n"])

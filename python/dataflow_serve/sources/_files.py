@@ -45,7 +45,10 @@ class FilesReader:
         self._source, self._target, self._workers = source, target, workers
         self._intake, self._report, self._clock = intake, report, clock
         self._partitions: dict[str, _Partition] = {}
-        self._finished: set[FileId] = set()
+        self._finished: dict[FileId, Tail] = {}
+        """Files that were read and may be there under other names: open, lest others get their inodes."""
+        self._missed: set[FileId] = set()
+        """Those of them that the last look at what is there has missed."""
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Read until told to stop.
@@ -71,6 +74,8 @@ class FilesReader:
         """Let go of all files, and end the feeds."""
         for partition in self._partitions.values():
             partition.close()
+        for tail in self._finished.values():
+            tail.close()
 
     def clean_up(self) -> list[str]:
         """Nothing was set up outside."""
@@ -84,15 +89,20 @@ class FilesReader:
         found = {path: identify(path) for path in self._paths()}
         if len(found) > MAX_FILES:
             raise SourceError(f"{self._source.path} matches {len(found)} files, more than {MAX_FILES}")
-        present = set(found.values())
-        # An inode whose file is gone may become another file's.
-        self._finished &= {each for each in present if each is not None}
+        self._forget_missing({file for file in found.values() if file is not None})
         for path in found:
             if path not in self._partitions and (path == self._source.path or found[path] is not None):
                 feed = self._intake.feed(self._source.queue_bytes)
                 self._partitions[path] = _Partition(self, path, feed)
         for path, partition in self._partitions.items():
             partition.file = found.get(path)
+
+    def _forget_missing(self, present: set[FileId]) -> None:
+        """Let go of finished files that are gone: one look misses a file that is just renamed, two don't."""
+        missed = self._finished.keys() - present
+        for file in missed & self._missed:
+            self._finished.pop(file).close()
+        self._missed = missed & self._finished.keys()
 
     def _paths(self) -> list[str]:
         if not glob.has_magic(self._source.path):
@@ -107,9 +117,9 @@ class FilesReader:
             file in [tail.id for tail in partition.tails] for partition in self._partitions.values()
         )
 
-    def finish(self, file: FileId) -> None:
+    def finish(self, tail: Tail) -> None:
         """A file has been read to its end; it may still be there under another name."""
-        self._finished.add(file)
+        self._finished[tail.id] = tail
 
     @property
     def now(self) -> float:
@@ -177,6 +187,10 @@ class _Partition:
             tail = Tail(self.path)
         except FileNotFoundError:
             return False
+        if tail.id != self.file:
+            # Another has come here since, perhaps one that is known: the next look tells.
+            tail.close()
+            return False
         self.tails.append(tail)
         return True
 
@@ -198,11 +212,10 @@ class _Partition:
             return False
         if tail.rest and self._supply(tail, last=True):
             return True
-        tail.close()
         self.tails.remove(tail)
         self._formats.pop(tail.id, None)
         self._quiet.pop(tail.id, None)
-        self._reader.finish(tail.id)
+        self._reader.finish(tail)
         return True
 
     def _supply(self, tail: Tail, *, last: bool) -> bool:
