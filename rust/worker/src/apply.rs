@@ -352,7 +352,7 @@ impl Member {
         }
     }
 
-    /// A relation is gone: ends what clients of this worker still wanted of it.
+    /// A relation is gone: ends what clients and sources of this worker still wanted of it.
     pub(crate) fn end_relation(
         &mut self,
         relation: RelationId,
@@ -360,6 +360,7 @@ impl Member {
         net: &mut Connections,
     ) {
         self.subscriptions.end_relation(relation, why, net);
+        self.feeds.end_relation(relation);
         self.pending.retain(|_, pending| match pending {
             Pending::Read(read) if read.relation.id == relation => {
                 let error = why.cloned().unwrap_or_else(|| unregistered(&read.relation.name));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dataflow_engine::Slice;
 use dataflow_protocol::error::ErrorBody;
-use dataflow_protocol::ids::Time;
+use dataflow_protocol::ids::{RelationId, Time};
 use dataflow_protocol::intake::Change;
 
 use crate::command::{Command, Part, Ticket, Transaction};
@@ -51,6 +51,16 @@ impl Feeds {
     pub(crate) fn end(&mut self, reason: &ErrorBody) {
         self.clearing.drain(..).for_each(|clearing| clearing.feed.abandon(reason));
         self.all.drain(..).for_each(|feed| feed.abandon(reason));
+    }
+
+    /// A relation is gone: nobody tells what was in it any more, so what waits for that is lost.
+    pub(crate) fn end_relation(&mut self, relation: RelationId) {
+        let changes = |clearing: &mut Clearing| {
+            clearing.supply.transaction.changes.iter().any(|change| change.relation == relation)
+        };
+        for Clearing { feed, supply, .. } in self.clearing.extract_if(.., changes) {
+            feed.lost(supply.bytes, gone());
+        }
     }
 
     fn is_clearing(&self, feed: &Arc<Feed>) -> bool {

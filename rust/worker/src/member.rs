@@ -401,7 +401,7 @@ impl Member {
             net.error(&caller, &error);
         }
         self.subscriptions.end_all(net, &error);
-        self.feeds.add(self.process.take_feeds(self.local));
+        self.feeds.add(self.process.take_last_feeds(self.local));
         self.feeds.end(&error);
     }
 

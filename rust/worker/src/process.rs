@@ -183,8 +183,9 @@ pub(crate) struct Process {
     notify: UnixStream,
     notified: Mutex<UnixStream>,
     answers: Vec<Mutex<Vec<(Ticket, Answer)>>>,
-    /// Feeds that were opened and that their workers haven't seen; written by the threads of sources.
-    feeds: Vec<Mutex<Vec<Arc<Feed>>>>,
+    /// Feeds that were opened and that their workers haven't seen; written by the threads of sources. `None` once the
+    /// worker has left the generation: nobody would see them any more.
+    feeds: Vec<Mutex<Option<Vec<Arc<Feed>>>>>,
     /// How many there have been.
     pub(crate) feeds_opened: AtomicUsize,
     /// What sources say of themselves, JSON by name; written by Python.
@@ -347,18 +348,21 @@ impl Process {
             drop(life);
             return feed.end(ErrorBody::new(ErrorCode::Interrupted, "the cluster has to begin anew"));
         }
-        if self.quitting() || *lock(&self.running) == 0 {
-            return feed.end(ErrorBody::new(ErrorCode::Interrupted, "the server is shutting down"));
+        match &mut *lock(&self.feeds[local]) {
+            Some(feeds) => feeds.push(feed),
+            None => feed.end(ErrorBody::new(ErrorCode::Interrupted, "the server is shutting down")),
         }
-        if let Some(feeds) = self.feeds.get(local) {
-            // A worker that leaves looks here once more, and whatever made it leave was said under this lock.
-            lock(feeds).push(feed);
-            self.wake(local);
-        }
+        self.wake(local);
     }
 
+    /// For a worker: the feeds that were opened to it since the last call.
     pub(crate) fn take_feeds(&self, local: usize) -> Vec<Arc<Feed>> {
-        std::mem::take(&mut *lock(&self.feeds[local]))
+        lock(&self.feeds[local]).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// For a worker that leaves the generation: the same. Feeds that are opened from now on end at once.
+    pub(crate) fn take_last_feeds(&self, local: usize) -> Vec<Arc<Feed>> {
+        lock(&self.feeds[local]).take().unwrap_or_default()
     }
 
     /// What a source says of itself, for `status`; nothing once it has ended.
@@ -414,6 +418,7 @@ impl Process {
             return false;
         }
         self.answers.iter().for_each(|answers| lock(answers).clear());
+        self.feeds.iter().for_each(|feeds| *lock(feeds) = Some(Vec::new()));
         self.sweeps.reset();
         *life = Life { generation: Some(generation), ..Life::default() };
         true

@@ -8,16 +8,20 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
+use dataflow_protocol::ids::RelationId;
 use dataflow_worker::config::Config;
+use dataflow_worker::feed::{Bell, Feed};
 use dataflow_worker::host::Host;
 use dataflow_worker::process::{Answer, Ending, Event};
 use mio::unix::SourceFd;
 use serde_json::{Value, json};
 
 const FAR_TOO_LONG: Duration = Duration::from_secs(60);
+/// The relation that a cluster's first program has.
+const FIRST: RelationId = RelationId(1);
 
 /// A process of a cluster, and a planner that knows one kind of program: the name of an input relation of a number.
 struct Process {
@@ -58,6 +62,16 @@ impl Process {
 
     fn client(&self) -> Client {
         Client::new(TcpStream::connect(self.host.address()).expect("the port is open"))
+    }
+
+    /// A client of a worker.
+    fn client_of(&self, worker: usize) -> Client {
+        loop {
+            let mut client = self.client();
+            if client.ok("hello", json!({"version": 1}))["worker"] == json!(worker) {
+                return client;
+            }
+        }
     }
 
     /// Ends it as a crash would, as far as others can tell.
@@ -496,6 +510,63 @@ fn clients_that_vanish_leave_nothing() {
         if status["clients"] == 1 && status["counters"]["subscriptions"] == 0 {
             break;
         }
+    }
+}
+
+/// Empties the first relation of a cluster whose workers take so many turns for looking at what is in it that it goes
+/// before they have.
+fn empty_and_unregister(process: &Process, feed: &Feed) {
+    let mut client = process.client_of(feed.worker());
+    client.ok("register", json!({"program": "e"}));
+    let rows: Vec<_> = (0..50_000).map(|number| [number]).collect();
+    client.ok("transact", json!({"changes": [{"relation": "e", "insert": rows}]}));
+    client.ok("tune", json!({"emit_rows": 1}));
+    assert!(feed.clear(&[(FIRST, 1)]));
+    // By the second one's turn its worker has looked at what the feed has.
+    (0..2).for_each(|_| drop(client.ok("ping", json!({}))));
+    client.ok("unregister", json!({"name": "e"}));
+}
+
+fn wait_until_nothing_is_held(feed: &Feed, bell: &Bell) {
+    let begun = Instant::now();
+    while feed.progress().held_bytes > 0 {
+        assert!(begun.elapsed() < FAR_TOO_LONG, "what is under way never arrives: {:?}", feed.progress());
+        bell.wait(FAR_TOO_LONG);
+    }
+}
+
+#[test]
+fn a_feed_that_empties_a_relation_which_goes_meanwhile_ends() {
+    for threads in 1..=3 {
+        let process = Process::alone(threads);
+        let bell = Arc::default();
+        let feed = process.host.open_feed(1, 1 << 20, &bell);
+        empty_and_unregister(&process, &feed);
+        wait_until_nothing_is_held(&feed, &bell);
+        assert_eq!(feed.ended().map(|why| why.code), Some(ErrorCode::NotFound));
+        assert_eq!(feed.progress().applied, 0);
+    }
+}
+
+#[test]
+fn a_feed_opened_while_the_workers_leave_ends() {
+    for _ in 0..50 {
+        let process = Process::alone(2);
+        let host = Arc::clone(&process.host);
+        let source = std::thread::spawn(move || {
+            let bell = Arc::default();
+            loop {
+                let feed = host.open_feed(1, 1 << 20, &bell);
+                feed.clear(&[(FIRST, 1)]);
+                wait_until_nothing_is_held(&feed, &bell);
+                if feed.ended().is_some_and(|why| why.code == ErrorCode::Interrupted) {
+                    return;
+                }
+            }
+        });
+        process.client().ok("shutdown", json!({}));
+        assert_eq!(process.ending(), Ending::Clean);
+        source.join().unwrap();
     }
 }
 
