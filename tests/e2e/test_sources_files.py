@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections import Counter
@@ -132,6 +133,34 @@ def test_a_file_is_attached_and_detached_by_any_process(
     client.call("attach", name="log", source={"kind": "files", "path": str(log), "relation": "event"})
     until_rows(event, 41)
     assert event.contents == Counter(rows[:20]) + Counter(rows[:21])
+
+
+@on_some_shapes
+def test_a_name_that_many_fight_over_is_whose_it_was_last(
+    cluster: Cluster, client: Wire, tmp_path: Path, rng: random.Random
+) -> None:
+    log = tmp_path / "log.csv"
+    described = {"kind": "files", "path": str(log), "relation": "latest"}
+    client.register(LATEST)
+    latest = client.subscribe("latest")
+    processes = 2 * cluster.workers * list(range(cluster.processes))
+    fighters = [cluster.open("ndjson", process) for process in processes]
+    for number in range(30):
+        asked = []
+        for fighter in rng.sample(4 * fighters, 4 * len(fighters)):
+            if rng.random() < 0.5:
+                asked.append((fighter, fighter.start("attach", name="log", source=described)))
+            else:
+                asked.append((fighter, fighter.start("detach", name="log")))
+        for fighter, request in asked:
+            with contextlib.suppress(Refused):
+                fighter.finish(request)
+        with contextlib.suppress(Refused):
+            client.call("detach", name="log")
+        assert source(client, "log") is None, "it goes on, though it was detached"
+        client.call("attach", name="log", source=described)
+        append(log, f"{number},a\n")
+        latest.until_equal(Counter({(each, "a"): 1 for each in range(number + 1)}))
 
 
 @on_one_shape

@@ -43,7 +43,9 @@ class Workers(doors.Workers):
         self.attached.append(name)
 
     def detached(self, ticket: int, time: int, left: list[str]) -> None:
-        self.ended.append((ticket, time, left))
+        with self._news:
+            self.ended.append((ticket, time, left))
+            self._news.notify_all()
 
     async def until(self, right: Callable[[list[tuple[str, float | None]]], bool]) -> None:
         """Wait until the history is right."""
@@ -53,6 +55,9 @@ class Workers(doors.Workers):
                 assert self._news.wait_for(lambda: right(self.history), 30), self.history
 
         await trio.to_thread.run_sync(wait)
+
+    async def until_ended(self, *tickets: int) -> None:
+        await self.until(lambda _: [ticket for ticket, _, _ in self.ended] == list(tickets))
 
     async def until_state(self, state: str) -> None:
         await self.until(lambda history: history[-1:] != [] and history[-1][0] == state)
@@ -129,7 +134,7 @@ def module(number: int, mode: Any = "set") -> dict[str, Any]:
 async def test_a_source_waits_for_its_relation_and_starts_again_with_another(
     sources: Sources, workers: Workers
 ) -> None:
-    sources.attached("s", sources.describe("s", json.dumps(FILE)))
+    sources.attached(1, "s", sources.describe("s", json.dumps(FILE)))
     await workers.until_state("waiting")
     sources.registered(module(1))
     await workers.until_state("running")
@@ -142,7 +147,7 @@ async def test_a_source_waits_for_its_relation_and_starts_again_with_another(
 
 async def test_a_feed_that_has_ended_means_another_reader(sources: Sources, workers: Workers) -> None:
     sources.registered(module(1))
-    sources.attached("s", json.dumps(FILE))
+    sources.attached(1, "s", json.dumps(FILE))
     await workers.until_state("running")
     workers.intakes[0].feeds[0].ended = ("not-found", "the relation is gone")
     sources._running["s"]._interrupt()
@@ -152,7 +157,7 @@ async def test_a_feed_that_has_ended_means_another_reader(sources: Sources, work
 
 async def test_a_derived_relation_is_not_fed(sources: Sources, workers: Workers) -> None:
     sources.registered(module(1, None))
-    sources.attached("s", json.dumps(FILE))
+    sources.attached(1, "s", json.dumps(FILE))
     await workers.until_state("waiting")
     assert workers.posted["s"]["error"] == "relation 'r' is derived: a source can only feed an input"
     assert not Reader.opened
@@ -161,7 +166,7 @@ async def test_a_derived_relation_is_not_fed(sources: Sources, workers: Workers)
 async def test_what_fails_is_tried_again_less_and_less_often(sources: Sources, workers: Workers) -> None:
     Reader.failures = 4
     sources.registered(module(1))
-    sources.attached("s", json.dumps(FILE))
+    sources.attached(1, "s", json.dumps(FILE))
     await workers.until(lambda history: len(failed(history)) >= 4 and history[-1][0] == "running")
     assert failed(workers.history) == [1 / 256, 1 / 128, 1 / 64, 1 / 64]
     assert workers.posted["s"]["error"] == "it is broken", "the last error stays to be seen"
@@ -170,9 +175,10 @@ async def test_what_fails_is_tried_again_less_and_less_often(sources: Sources, w
 
 async def test_detaching_waits_for_the_end_and_says_what_is_left(sources: Sources, workers: Workers) -> None:
     sources.registered(module(1))
-    sources.attached("s", json.dumps(FILE))
+    sources.attached(1, "s", json.dumps(FILE))
     await workers.until_state("running")
-    await sources.detach(7, "s")
+    sources.detach(7, 1, "s")
+    await workers.until_ended(7)
     assert workers.ended == [(7, 0, ["a slot"])]
     assert workers.history[-2:] == [("stopping", None), ("gone", None)]
     assert "s" not in workers.posted
@@ -180,19 +186,86 @@ async def test_detaching_waits_for_the_end_and_says_what_is_left(sources: Source
 
 async def test_a_name_can_be_used_again(sources: Sources, workers: Workers) -> None:
     sources.registered(module(1))
-    for ticket in (1, 2):
-        sources.attached("s", json.dumps(FILE))
+    for attachment in (1, 2):
+        sources.attached(attachment, "s", json.dumps(FILE))
         await workers.until_state("running")
-        await sources.detach(ticket, "s")
-    assert [ticket for ticket, _, _ in workers.ended] == [1, 2]
+        sources.detach(10 + attachment, attachment, "s")
+        await workers.until_ended(*range(11, 11 + attachment))
+
+
+async def test_a_source_that_follows_another_may_be_told_of_before_the_others_end(
+    sources: Sources, workers: Workers
+) -> None:
+    sources.registered(module(1))
+    sources.attached(1, "s", json.dumps(FILE))
+    await workers.until_state("running")
+    # Detached and attached again at once: two workers tell of it, in any order.
+    sources.attached(2, "s", json.dumps(FILE))
+    sources.detach(11, 1, "s")
+    await workers.until_ended(11)
+    await workers.until_state("running")
+    assert [target.id for target in Reader.opened] == [1, 1]
+    sources.detach(12, 2, "s")
+    await workers.until_ended(11, 12)
+    assert "s" not in workers.posted
+
+
+async def test_an_end_that_is_told_late_answers_with_what_was_left(
+    sources: Sources, workers: Workers
+) -> None:
+    sources.registered(module(1))
+    sources.attached(1, "s", json.dumps(FILE))
+    await workers.until_state("running")
+    sources.attached(2, "s", json.dumps(FILE))
+    await workers.until(lambda _: len(Reader.opened) == 2)
+    sources.detach(11, 1, "s")
+    await workers.until_ended(11)
+    assert workers.ended == [(11, 0, ["a slot"])]
+
+
+async def test_a_source_that_is_detached_is_not_attached_anew(sources: Sources, workers: Workers) -> None:
+    sources.registered(module(1))
+    sources.attached(1, "s", json.dumps(FILE))
+    await workers.until_state("running")
+    # All of it is found at once by a supervisor that was busy.
+    sources.detach(11, 1, "s")
+    sources.fallen()
+    sources.formed(2)
+    await workers.until_ended(11)
+    assert workers.attached == []
+
+
+async def test_a_source_is_not_ended_because_another_was_refused_its_name_before(
+    sources: Sources, workers: Workers
+) -> None:
+    sources.registered(module(1))
+    sources.attached(1, "s", json.dumps(FILE))
+    sources.unattached("s", "process 1 had one of that name")
+    await workers.until_state("running")
+    assert not sources._running["s"].stopping
+
+
+async def test_a_reader_may_ask_what_there_is_while_it_goes(sources: Sources, workers: Workers) -> None:
+    sources.registered(module(1))
+
+    class Going(dict[str, Target]):
+        def __contains__(self, name: object) -> bool:
+            found = super().__contains__(name)
+            sources.unregistered([1])
+            return found
+
+    sources._inputs = Going(sources._inputs)
+    assert isinstance(sources.targets(["r"]), dict)
+    assert sources.targets(["r"]) == "relation 'r' is not registered"
 
 
 async def test_sources_are_attached_anew_when_the_cluster_is(sources: Sources, workers: Workers) -> None:
-    sources.attached("s", json.dumps(FILE))
+    sources.attached(1, "s", json.dumps(FILE))
+    sources.fallen()
     sources.formed(2)
     assert workers.attached == ["s"]
     running = sources._running["s"]
-    sources.attached("s", json.dumps(FILE))
+    sources.attached(2, "s", json.dumps(FILE))
     assert sources._running["s"] is running
 
 
@@ -200,7 +273,7 @@ async def fall_once(sources: Sources, workers: Workers) -> None:
     """A source runs in the first generation; it falls, and the second one is there."""
     sources.formed(1)
     sources.registered(module(1))
-    sources.attached("s", json.dumps(FILE))
+    sources.attached(1, "s", json.dumps(FILE))
     await workers.until_state("running")
     sources.fallen()
     sources.formed(2)
@@ -227,7 +300,7 @@ async def test_a_source_whose_name_another_process_has_in_the_next_generation_en
 
 async def test_there_are_only_so_many(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "MAX_SOURCES", 1)
-    sources.attached("s", json.dumps(FILE))
+    sources.attached(1, "s", json.dumps(FILE))
     with pytest.raises(BusyError, match="cannot attach source 't': this process has 1"):
         sources.describe("t", json.dumps(FILE))
 

@@ -79,11 +79,11 @@ async def run_process(
                     case Attach():
                         _accept(cluster, fed, event)
                     case Attached():
-                        fed.attached(event.name, event.source)
+                        fed.attached(event.attachment, event.name, event.source)
                     case Unattached():
                         fed.unattached(event.name, event.reason)
                     case Detach():
-                        nursery.start_soon(fed.detach, event.ticket, event.name)
+                        fed.detach(event.ticket, event.attachment, event.name)
                     case Formed():
                         _log.info("generation %d of the cluster is formed", event.generation)
                         fed.formed(event.generation)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import trio
@@ -69,6 +69,8 @@ class Sources:
         self._derived: dict[str, int] = {}
         self._changed = trio.Event()
         self._running: dict[str, _Running] = {}
+        self._followed: dict[int, _Running] = {}
+        """By their attachments: sources whose names others have, before their own ends were told."""
         self._nursery: trio.Nursery | None = None
         self.generation = 0
         """In which the relations are; 0 before the first."""
@@ -92,6 +94,9 @@ class Sources:
     def fallen(self) -> None:
         """All relations are gone. Sources wait for those of the next generation, and begin anew there."""
         self._inputs, self._derived = {}, {}
+        for running in self._running.values():
+            running.attachment = None
+        self._followed.clear()
         self._renew()
 
     def registered(self, module: Mapping[str, Any]) -> None:
@@ -126,55 +131,77 @@ class Sources:
             raise BusyError(f"cannot attach source {name!r}: this process has {MAX_SOURCES}")
         return dump(parse(name, json.loads(document)))
 
-    def attached(self, name: str, document: str) -> None:
+    def attached(self, attachment: int, name: str, document: str) -> None:
         """Begin to run a source. One of that name that still ends is waited for."""
-        if name in self._running and not self._running[name].stopping:
-            # Attached again after the cluster was formed anew: it has noticed by its feeds.
-            return
-        assert self._nursery is not None, "attached before `run`"
+        before = self._running.get(name)
+        if before is not None and not before.stopping:
+            if before.attachment is None:
+                # Attached again after the cluster was formed anew: it has noticed by its feeds.
+                before.attachment = attachment
+                return
+            # It was detached before this one was attached, of which another worker has yet to tell.
+            self._followed[before.attachment] = before
+            before.end()
         running = _Running(name, parse(name, json.loads(document)), self, self._workers)
-        before, self._running[name] = self._running.get(name), running
-        self._nursery.start_soon(running.run, before)
+        running.attachment = attachment
+        self._running[name] = running
+        self._start(running.run, before)
 
     def unattached(self, name: str, reason: str) -> None:
         """A source of the configuration can't have its name, or not any more in this generation."""
         # One configuration may serve all processes; then the first to read it has the source.
         _log.warning("%s", reason)
-        if name in self._running:
-            assert self._nursery is not None, "attached before `run`"
-            self._nursery.start_soon(self._end, name)
-
-    async def detach(self, ticket: int, name: str) -> None:
-        """End a source, and answer once nothing of it takes effect any more."""
-        self._workers.detached(ticket, *await self._end(name))
-
-    async def _end(self, name: str) -> tuple[int, list[str]]:
         running = self._running.get(name)
-        if running is None:
-            return 0, []
-        ended = await running.stop()
-        if self._running.get(name) is running:
-            del self._running[name]
+        # One that has an attachment is another's, from after this one was refused.
+        if running is not None and running.attachment is None:
+            running.end()
+            self._start(self._ended, running)
+
+    def detach(self, ticket: int, attachment: int, name: str) -> None:
+        """End a source; it is answered once nothing of it takes effect any more.
+
+        It is ending when this returns, whatever else has happened already: it won't be attached anew.
+        """
+        running = self._followed.pop(attachment, None) or self._running.get(name)
+        if running is None or running.attachment != attachment:
+            return self._workers.detached(ticket, 0, [])
+        running.end()
+        self._start(self._answer, ticket, running)
+
+    async def _answer(self, ticket: int, running: _Running) -> None:
+        self._workers.detached(ticket, *await self._ended(running))
+
+    async def _ended(self, running: _Running) -> tuple[int, list[str]]:
+        ended = await running.ended()
+        if self._running.get(running.name) is running:
+            del self._running[running.name]
         return ended
+
+    def _start(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        assert self._nursery is not None, "attached before `run`"
+        self._nursery.start_soon(task, *args)
 
     async def aclose(self) -> None:
         """End all sources, as far as they do in time."""
         with trio.move_on_after(LEAVE_SECONDS):
             async with trio.open_nursery() as nursery:
                 for running in self._running.values():
-                    nursery.start_soon(running.stop)
+                    running.end()
+                    nursery.start_soon(running.ended)
 
     # --- what sources ask
 
     def targets(self, relations: Iterable[str]) -> dict[str, Target] | str:
-        """The relations, or why there is none to feed now."""
+        """The relations, or why there is none to feed now. Readers ask as well, from their threads."""
+        # Others take their place when relations go.
+        inputs, derived = self._inputs, self._derived
         targets = {}
         for relation in relations:
-            if relation in self._derived:
+            if relation in derived:
                 return f"relation {relation!r} is derived: a source can only feed an input"
-            if relation not in self._inputs:
+            if relation not in inputs:
                 return f"relation {relation!r} is not registered"
-            targets[relation] = self._inputs[relation]
+            targets[relation] = inputs[relation]
         return targets
 
     @property
@@ -188,6 +215,8 @@ class _Running:
 
     def __init__(self, name: str, source: Source, sources: Sources, workers: Workers) -> None:
         self.name, self.source = name, source
+        self.attachment: int | None = None
+        """The number under which it was attached; None until it is in this generation."""
         self.stopping = False
         self._sources, self._workers = sources, workers
         self._intake: Intake | None = None
@@ -202,11 +231,14 @@ class _Running:
         self._time = 0
         self._left: list[str] = []
 
-    async def stop(self) -> tuple[int, list[str]]:
-        """End it; the time of its last transaction, and what was left behind."""
+    def end(self) -> None:
+        """End it, as soon as may be."""
         self.stopping = True
         self._wish.set()
         self._interrupt()
+
+    async def ended(self) -> tuple[int, list[str]]:
+        """Wait for its end; the time of its last transaction, and what was left behind."""
         await self._ended.wait()
         return self._time, self._left
 

@@ -60,6 +60,7 @@ pub(crate) struct Attach {
 /// A source is attached to this process.
 #[pyclass(frozen, get_all, module = "dataflow_serve._core")]
 pub(crate) struct Attached {
+    attachment: u64,
     name: String,
     source: String,
 }
@@ -75,6 +76,7 @@ pub(crate) struct Unattached {
 #[pyclass(frozen, get_all, module = "dataflow_serve._core")]
 pub(crate) struct Detach {
     ticket: u64,
+    attachment: u64,
     name: String,
 }
 
@@ -114,9 +116,13 @@ pub(crate) fn event(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::Attach { ticket, name, source } => {
             Py::new(py, Attach { ticket: ticket.0, name, source })?.into_any()
         }
-        Event::Attached { name, source } => Py::new(py, Attached { name, source })?.into_any(),
+        Event::Attached { attachment, name, source } => {
+            Py::new(py, Attached { attachment: attachment.0, name, source })?.into_any()
+        }
         Event::Unattached { name, reason } => Py::new(py, Unattached { name, reason })?.into_any(),
-        Event::Detach { ticket, name } => Py::new(py, Detach { ticket: ticket.0, name })?.into_any(),
+        Event::Detach { ticket, attachment, name } => {
+            Py::new(py, Detach { ticket: ticket.0, attachment: attachment.0, name })?.into_any()
+        }
         Event::Stopped(ending) => Py::new(py, Stopped::from(&ending))?.into_any(),
     })
 }

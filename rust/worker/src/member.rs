@@ -29,6 +29,7 @@ use crate::metrics::{ClientFigures, NAMED_CLIENTS, Published, RelationFigures, W
 use crate::process::Process;
 use crate::reads::Read;
 use crate::sequencer::Sequencer;
+use crate::sources::Attachment;
 use crate::subscriptions::Subscriptions;
 use crate::timeline::Timeline;
 
@@ -135,8 +136,8 @@ pub(crate) struct Member {
     pub(crate) sent: VecDeque<(Time, Instant)>,
     pub(crate) transactions: VecDeque<Own>,
     pub(crate) feeds: Feeds,
-    /// Sources that are attached, and to which process. Equal on all workers.
-    pub(crate) sources: BTreeMap<String, usize>,
+    /// Sources that are attached. Equal on all workers.
+    pub(crate) sources: BTreeMap<String, Attachment>,
     pub(crate) visible: Vec<Visible>,
     pub(crate) pending: HashMap<Ticket, Pending>,
     /// Digests of the catalog with which workers have acknowledged.

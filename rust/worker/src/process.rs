@@ -91,6 +91,8 @@ pub enum Event {
     },
     /// A source is attached to this process, which begins to run it.
     Attached {
+        /// Tells it from all others that this process has or had.
+        attachment: Ticket,
         /// Of the source.
         name: String,
         /// What it is, JSON.
@@ -107,6 +109,9 @@ pub enum Event {
     Detach {
         /// Of the answer.
         ticket: Ticket,
+        /// As it was told by [`Event::Attached`], before this, while others' ends may be told after a beginning that
+        /// they made room for.
+        attachment: Ticket,
         /// Of the source.
         name: String,
     },

@@ -10,6 +10,13 @@ use crate::member::{Member, Pending};
 use crate::process::Event;
 use crate::requests::MAX_NAME;
 
+/// Who has attached a source: that worker tells its process of it, and of its end, so that they come in this order.
+#[derive(Clone, Copy)]
+pub(crate) struct Attachment {
+    worker: WorkerIndex,
+    ticket: Ticket,
+}
+
 #[derive(Serialize)]
 struct Detached<'a> {
     time: Time,
@@ -48,9 +55,10 @@ impl Member {
         name: &str,
         net: &mut Connections,
     ) {
-        let taken = self.sources.get(name).copied();
+        let threads = self.process.config.threads;
+        let taken = self.sources.get(name).map(|attachment| attachment.worker.0 / threads);
         if taken.is_none() {
-            self.sources.insert(name.to_owned(), origin.0 / self.process.config.threads);
+            self.sources.insert(name.to_owned(), Attachment { worker: origin, ticket });
         }
         if origin != self.index() {
             return;
@@ -62,7 +70,7 @@ impl Member {
             ErrorBody::new(ErrorCode::Conflict, message).with_hint(hint)
         });
         match (&error, &caller) {
-            (None, _) => self.process.tell(Event::Attached { name, source }),
+            (None, _) => self.process.tell(Event::Attached { attachment: ticket, name, source }),
             // Python asks at the beginning of each generation, and may have been late for the last one.
             (Some(_), None) if taken == Some(self.process.config.process) => {}
             (Some(error), None) => {
@@ -85,7 +93,7 @@ impl Member {
         self.pending.insert(ticket, Pending::Detach { caller });
     }
 
-    /// A source is to end: on every worker alike, but for the one that tells the Python that runs it.
+    /// A source is to end: on every worker alike, but for the one that told the Python that runs it of its beginning.
     pub(crate) fn detached(
         &mut self,
         origin: WorkerIndex,
@@ -94,10 +102,11 @@ impl Member {
         net: &mut Connections,
     ) {
         match self.sources.remove(name) {
-            Some(process) if process == self.process.config.process && self.local == 0 => {
+            Some(attachment) if attachment.worker == self.index() => {
                 let own = self.ticket();
                 self.pending.insert(own, Pending::Detaching { origin, ticket });
-                self.process.tell(Event::Detach { ticket: own, name: name.to_owned() });
+                let (attachment, name) = (attachment.ticket, name.to_owned());
+                self.process.tell(Event::Detach { ticket: own, attachment, name });
             }
             Some(_) => {}
             None if origin == self.index() => {
