@@ -377,6 +377,47 @@ async def test_a_server_too_busy_to_continue_says_so() -> None:
                 await steps.receive()
 
 
+@pytest.mark.parametrize("code", ["busy", "interrupted"])
+async def test_an_end_that_its_reader_has_not_come_to_is_not_passed_over_by_a_reconnection(
+    code: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with opened(reconnect=True) as (db, server, network), trio.open_nursery() as nursery:
+        again_connected = trio.Event()
+
+        async def script() -> None:
+            await server.subscription()
+            await server.send(changes(10, AB, snapshot=True), Ended(1, ErrorBody(code, "why", True), 10))
+            await server.stream.aclose()
+            again = await network.pick_up()
+            await again.hello()
+            await again.expect(Ping)
+            await again.reply(Pong(10))
+            again_connected.set()
+            if code == "busy":
+                # Asked for once, by its reader, and given back by it.
+                assert await again.subscription(7, 20) == Subscribe("knows", since=10, history="h1")
+                await again.send(changes(20, CD, sub=7))
+                assert await again.expect(Unsubscribe) == Unsubscribe(7)
+                await again.reply(Unsubscribed(21))
+            await again.expect(Ping)
+            await again.reply(Pong(30))
+
+        nursery.start_soon(script)
+        async with db["knows"].subscribe() as steps:
+            # All of it is here, and the reader comes once there is another connection.
+            await trio.testing.wait_all_tasks_blocked()
+            await db.wait_connected()
+            await db.ping()
+            await again_connected.wait()
+            assert (await steps.receive()).time == 10
+            if code == "busy":
+                assert await steps.receive() == Step(20, [(CD, 1)])
+            else:
+                with pytest.raises(InterruptedQueryError):
+                    await steps.receive()
+        await db.ping()
+
+
 async def test_many_subscriptions_share_a_connection() -> None:
     async with opened() as (db, server, _), trio.open_nursery() as nursery:
 

@@ -267,6 +267,8 @@ class Session:
     async def _restore(self, link: Link) -> None:
         """Continue all subscriptions on a new connection. Cancelling leaves some not continued."""
         for subscription in list(self._subscriptions):
+            if not subscription.goes_on:
+                continue
             try:
                 await self._request_subscription(link, subscription)
             except ConnectionClosed:

@@ -84,6 +84,7 @@ class Subscription(Generic[ItemT]):
         # The last time that is whole in what was pushed so far; where a continuation starts.
         self._reached: int | None = request.since
         self._too_slow = False
+        self._end_ahead = False
         self._finished = False
         self._entered = False
 
@@ -184,6 +185,7 @@ class Subscription(Generic[ItemT]):
         return None
 
     def _ended(self, error: DataflowError) -> None:
+        self._end_ahead = False
         self._assembler.discard()
         self._sub = None
         if isinstance(error, BusyError) and self._request.slow != "end":
@@ -225,7 +227,14 @@ class Subscription(Generic[ItemT]):
             case Reached():
                 self._buffered += 1
                 self._reached = message.time
+            case Ended():
+                self._end_ahead = True
         self._put(message)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another connection continues it; not one whose end waits for the consumer, who decides."""
+        return not self._end_ahead
 
     def request(self) -> Subscribe:
         """The request that starts it, or continues it after the last whole step that was pushed."""
@@ -254,6 +263,7 @@ class Subscription(Generic[ItemT]):
 
     def fail(self, error: DataflowError) -> None:
         """It cannot go on: the consumer gets to know after what it has not taken yet."""
+        self._end_ahead = True
         self._put(error)
 
     def _put(self, message: Changes | Reached | Ended | DataflowError | _Gap) -> None:
