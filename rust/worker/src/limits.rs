@@ -271,6 +271,7 @@ impl Member {
         for info in &gone {
             let error = why.error(module, &info.name);
             let version = self.catalog.remove(&info.relations);
+            net.publish(&self.catalog);
             info.relations.iter().for_each(|relation| self.end_relation(*relation, Some(&error), net));
             self.process.quarantine.computed(&info.digest);
             self.watch.remove(&info.name);

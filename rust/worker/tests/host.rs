@@ -483,6 +483,20 @@ fn until_the_cluster_is_formed_everything_is_unavailable() {
 }
 
 #[test]
+fn a_relation_that_was_cancelled_is_unknown_whoever_decodes() {
+    for io_threads in 0..=2 {
+        let config = Config { listen: "127.0.0.1:0".into(), io_threads, ..Config::default() };
+        let process = Process::start(config);
+        process.wait_formed();
+        let mut client = process.client();
+        client.ok("register", json!({"program": "e"}));
+        client.ok("cancel", json!({"name": "e"}));
+        let refused = client.call("read", json!({"relation": "e"}))["error"]["message"].clone();
+        assert_eq!(refused, "unknown relation `e`", "with {io_threads} I/O threads");
+    }
+}
+
+#[test]
 fn clients_that_vanish_leave_nothing() {
     let process = Process::alone(2);
     let mut client = process.client();
