@@ -114,6 +114,11 @@ class Postgres:
         shutil.rmtree(self.directory)
 
     @property
+    def process(self) -> int:
+        """The process that takes its connections."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
+
+    @property
     def dsn(self) -> str:
         """How to connect to it."""
         return f"host={self.directory} user=postgres dbname=postgres"

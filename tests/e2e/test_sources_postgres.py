@@ -5,6 +5,7 @@ Skipped where there is no server to run; `.ci/postgresql` installs one where it 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -391,6 +392,30 @@ def test_detaching_waits_until_the_server_sees_that_nobody_follows(shop: Shop, c
         os.kill(process, signal.SIGCONT)
     assert client.finish(asked).keys() == {"time"}
     assert f"dataflow_{shop.name}" not in slots(shop.postgres)
+
+
+@on_one_shape
+def test_a_server_that_stands_still_holds_nobody_up_when_its_source_is_detached(
+    shop: Shop, client: Wire, cluster: Cluster
+) -> None:
+    server = shop.postgres
+    held = server.connect()
+    with contextlib.closing(held), held.cursor() as cursor:
+        # The slot isn't created before this transaction ends.
+        cursor.execute("SELECT pg_current_xact_id()")
+        shop.attach()
+        while not server.rows("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE_REPLICATION_SLOT%'"):
+            pass
+        os.kill(server.process, signal.SIGSTOP)
+        try:
+            asked = client.start("detach", name=shop.name)
+            other = cluster.open()
+            other.register(".decl other(x: number)\n.input other")
+            assert other.read("other") == Counter()
+        finally:
+            os.kill(server.process, signal.SIGCONT)
+        assert client.finish(asked).keys() == {"time"}
+    assert f"dataflow_{shop.name}" not in slots(server)
 
 
 @on_one_shape

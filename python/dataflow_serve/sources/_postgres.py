@@ -15,6 +15,7 @@ import re
 import secrets
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -108,7 +109,8 @@ class PostgresReader:
         """The server's process at the other end of the last replication connection."""
         self._woken, self._waker = socket.socketpair()
         self._waker.setblocking(False)
-        self._cancel: Callable[[], None] | None = None
+        self._process: int | None = None
+        """The server's process at the other end of the connection in use."""
         self._stopped: Callable[[], bool] = lambda: False
 
     # --- what the supervisor does
@@ -139,9 +141,22 @@ class PostgresReader:
         """Have `run` look whether it is told to stop, wherever it waits."""
         with contextlib.suppress(OSError):
             self._waker.send(b"!")
-        if (cancel := self._cancel) is not None:
-            with contextlib.suppress(self._psycopg.Error):
-                cancel()
+        if (process := self._process) is not None:
+            # The server may be out of reach: whoever interrupts doesn't wait for it.
+            threading.Thread(target=self._cancel, args=(process,), daemon=True).start()
+
+    def _cancel(self, process: int) -> None:
+        """Have the server end what a process of it does for us."""
+        # psycopg2's own way of cancelling holds the GIL until the server has answered.
+        with contextlib.suppress(self._psycopg.Error):
+            connection = self._psycopg.connect(
+                self._source.dsn, application_name=self._application, **TIMEOUTS
+            )
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT pg_cancel_backend(%s)", [process])
+            finally:
+                connection.close()
 
     def close(self) -> None:
         """End the feed."""
@@ -183,14 +198,14 @@ class PostgresReader:
         try:
             if not replication:
                 connection.autocommit = True
-            self._cancel = connection.cancel
+            self._process = connection.info.backend_pid
             if replication:
-                self._follower = connection.info.backend_pid
+                self._follower = self._process
             # `interrupt` may have come too early to cancel anything.
             self._check_stopped()
             yield connection
         finally:
-            self._cancel = None
+            self._process = None
             connection.close()
 
     # --- what must be there
