@@ -156,10 +156,6 @@ def test_sources_begin_anew_in_the_next_generation(tmp_path: Path) -> None:
         with Wire(cluster.addresses[0]) as client:
             client.register(".decl logged(x: number)\n.input logged")
             client.register(".decl attached(x: symbol)\n.input attached")
-            if {each["name"] for each in client.call("status")["sources"]} == {"log"} < names:
-                with Wire(cluster.addresses[1]) as other:
-                    source = {"kind": "files", "path": str(attached), "relation": "attached", "header": False}
-                    other.call("attach", name="other", source=source)
             subscription = client.subscribe("logged")
             until_rows(subscription, len(numbers))
             numbers.append(numbers[-1] + 1)
@@ -172,6 +168,9 @@ def test_sources_begin_anew_in_the_next_generation(tmp_path: Path) -> None:
             assert {each["name"] for each in client.call("status")["sources"]} == names
 
     try:
+        with Wire(cluster.addresses[1]) as other:
+            source = {"kind": "files", "path": str(attached), "relation": "attached", "header": False}
+            other.call("attach", name="other", source=source)
         filled({"log", "other"})
         # What a client attached is attached anew for as long as the process lives that it was attached to.
         for victim, left in ((0, {"log", "other"}), (1, {"log"})):
