@@ -10,6 +10,7 @@ use dataflow_protocol::plan::{Import, InputMode, Plan};
 use dataflow_protocol::value::{Column, Word};
 
 use crate::input::Input;
+use crate::layout::Kept;
 use crate::meter::{Held, Meter};
 use crate::operators::deliver::Delivery;
 use crate::operators::import::Button;
@@ -48,16 +49,13 @@ pub struct ModuleInfo {
 /// A relation's place in the engine.
 pub(crate) struct Stored {
     pub(crate) info: Arc<RelationInfo>,
-    /// Its rows, columns in `order`, arranged by the first `key_width` of them.
-    pub(crate) base: Agent<u64>,
-    pub(crate) order: Vec<usize>,
-    pub(crate) key_width: usize,
+    pub(crate) base: Kept,
     /// Whether each row stands once.
     pub(crate) set: bool,
     pub(crate) delivery: Delivery,
     pub(crate) input: Option<Input>,
     /// The transacted rows, where the relation is more than those.
-    pub(crate) transacted: Option<Agent<u64>>,
+    pub(crate) transacted: Option<Kept>,
     /// Whether anything has ever been transacted into it. Equal on all workers.
     pub(crate) written: bool,
     /// Relations that this one reads directly.
@@ -67,9 +65,19 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// The columns that `base` is arranged by; the others follow from left to right.
-    pub(crate) fn key(&self) -> &[usize] {
-        &self.order[..self.key_width]
+    /// A set that reads no other relation and that nobody may transact into.
+    pub(crate) fn new(info: Arc<RelationInfo>, base: Kept, delivery: Delivery) -> Self {
+        Stored {
+            info,
+            base,
+            set: true,
+            delivery,
+            input: None,
+            transacted: None,
+            written: false,
+            reads: Vec::new(),
+            group: usize::MAX,
+        }
     }
 }
 

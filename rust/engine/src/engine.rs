@@ -26,9 +26,9 @@ use crate::budget::Budget;
 use crate::catalog::{Catalog, RelationInfo};
 use crate::expr::eval::Dropped;
 use crate::faults::Fault;
+use crate::layout::Kept;
 use crate::meter::Meter;
 use crate::operators::deliver::{Finished, Interest};
-use crate::render::positions;
 use crate::snapshot::{Request, Snapshots};
 use crate::trace::{Agent, registry};
 use crate::{EmitBudget, Slice, Step};
@@ -134,8 +134,8 @@ impl Engine {
         ranking: Option<&Ranking>,
     ) {
         if let Some(stored) = self.catalog.relations.get(&relation) {
-            let columns = positions(&stored.order, stored.order.len());
-            let agent = stored.base.clone();
+            let Kept { agent, layout } = &stored.base;
+            let (agent, columns) = (agent.clone(), layout.positions());
             let types: Vec<Type> = stored.info.columns.iter().map(|column| column.ty).collect();
             let first = ranking.map(|r| First::new(Sorter::new(&types, &r.order), Some(r.limit)));
             self.snapshots.request(Request { relation, agent, columns, time, owner, token, filter, first });
@@ -237,9 +237,9 @@ impl Engine {
         let Catalog { relations, shared, .. } = &mut self.catalog;
         self.active.retain(|id, touched| {
             let Some(stored) = relations.get_mut(id) else { return false };
-            let mut reached = settle(&mut stored.base);
+            let mut reached = settle(&mut stored.base.agent);
             if let Some(transacted) = &mut stored.transacted {
-                reached = reached.min(settle(transacted));
+                reached = reached.min(settle(&mut transacted.agent));
             }
             for ((_, _), shared) in shared.range_mut(arranged(*id)) {
                 reached = reached.min(settle(&mut shared.agent));

@@ -12,11 +12,10 @@ use timely::dataflow::operators::core::input::Handle;
 use timely::worker::Worker;
 
 use crate::container::Updates;
+use crate::layout::{Kept, Layout};
 use crate::meter::Meter;
 use crate::operators::arrange::{arrange, arrange_folded, readable};
 use crate::operators::deliver::{Delivery, Finished, deliver};
-use crate::render::order;
-use crate::trace::Agent;
 use crate::trace::fold::{LastWrite, Shape, operation};
 use crate::trace::ladder::RUN_ROWS;
 
@@ -38,10 +37,7 @@ pub(crate) struct Input {
 /// What keeping the transacted rows of a relation leaves behind.
 pub(crate) struct BuiltInput {
     pub(crate) input: Input,
-    pub(crate) agent: Agent<u64>,
-    pub(crate) order: Vec<usize>,
-    /// Of `order`, what rows are arranged by.
-    pub(crate) key_width: usize,
+    pub(crate) base: Kept,
     pub(crate) delivery: Option<Delivery>,
 }
 
@@ -52,7 +48,7 @@ pub(crate) struct Declared<'a> {
     /// Columns.
     pub(crate) width: usize,
     /// Those by which it is arranged: by whole rows if nothing is told, by its own key if it has one.
-    pub(crate) key: Option<&'a [usize]>,
+    pub(crate) key: Option<&'a Vec<usize>>,
 }
 
 /// Builds the dataflow of an input relation; inputs start at `time`. With `deliver_as` its rows are the relation's, otherwise
@@ -65,12 +61,11 @@ pub(crate) fn build(
     meter: &Meter,
 ) -> BuiltInput {
     let &Declared { name, mode, width, key } = declared;
-    let (key, written) = match mode {
-        InputMode::Upsert(key) => (key.clone(), key.len()),
-        InputMode::Set | InputMode::Raw => (key.map_or_else(|| (0..width).collect(), <[_]>::to_vec), width),
+    let (layout, written) = match mode {
+        InputMode::Upsert(key) => (Layout::by(key, width), key.len()),
+        InputMode::Set | InputMode::Raw => (Layout::by_or_whole(key, width), width),
     };
-    let (order, key_width, origin) = (order(&key, width), key.len(), worker.index() as u64);
-    let arranged_as = order.clone();
+    let (key_width, columns) = (layout.key().len(), layout.positions());
     let (handle, agent, delivery) = worker.dataflow_named(&format!("Input {name}"), |scope| {
         let (mut handle, stream) = scope.new_input::<Updates<u64>>();
         handle.advance_to(time);
@@ -83,13 +78,13 @@ pub(crate) fn build(
             }
         };
         let agent = arranged.trace.clone();
-        let columns = crate::render::positions(&arranged_as, width);
         let delivery = deliver_as
             .map(|(id, finished)| deliver(&readable(arranged), id, columns, Rc::clone(finished), meter));
         (handle, agent, delivery)
     });
-    let input = Input { handle, mode: mode.clone(), order: order.clone(), written, origin, position: 0 };
-    BuiltInput { input, agent, order, key_width, delivery }
+    let (order, origin) = (layout.order(), worker.index() as u64);
+    let input = Input { handle, mode: mode.clone(), order, written, origin, position: 0 };
+    BuiltInput { input, base: Kept { agent, layout }, delivery }
 }
 
 impl Input {
@@ -164,12 +159,12 @@ mod tests {
                 for time in 1..500 {
                     built.input.advance(time);
                     worker.step();
-                    built.agent.read_upper(&mut upper);
-                    built.agent.set_logical_compaction(upper.borrow());
-                    built.agent.set_physical_compaction(upper.borrow());
+                    built.base.agent.read_upper(&mut upper);
+                    built.base.agent.set_logical_compaction(upper.borrow());
+                    built.base.agent.set_physical_compaction(upper.borrow());
                 }
                 let mut held = 0;
-                built.agent.map_spans(|_| held += 1);
+                built.base.agent.map_spans(|_| held += 1);
                 held
             });
             assert!(held < 20, "{held} batches of nothing");

@@ -10,7 +10,7 @@
 //! * [`operators`], [`expr`]: what dataflows are made of.
 //! * [`budget`]: how long they go on within a step. [`meter`], [`limits`], [`analysis`]: what they report
 //!   meanwhile. [`faults`]: what goes wrong in them, for tests.
-//! * [`trace`], [`container`]: arrangements and updates, flat (ADR 0003).
+//! * [`trace`], [`container`]: arrangements and updates, flat (ADR 0003). [`layout`]: which column stands where in them.
 //! * [`statistics`]: what the planner may know of relations.
 //! * [`snapshot`]: contents as of a time, for those who come late.
 
@@ -23,6 +23,7 @@ mod error;
 mod expr;
 mod faults;
 mod input;
+mod layout;
 mod limits;
 mod meter;
 mod multijoin;

@@ -11,6 +11,7 @@ use differential_dataflow::trace::TraceReader;
 use serde::Serialize;
 
 use crate::engine::Engine;
+use crate::layout::Kept;
 use crate::trace::view::views;
 use crate::trace::{Agent, View};
 
@@ -32,17 +33,17 @@ impl Engine {
     /// What is known of a relation on a cluster of so many workers.
     pub fn statistics(&self, relation: RelationId, workers: usize) -> Option<Statistics> {
         let stored = self.stored(relation)?;
-        let (base, order, workers) = (&stored.base, &stored.order, workers as u64);
+        let Kept { agent: base, layout } = &stored.base;
+        let workers = workers as u64;
         let share = count(base, |view| view.trie().vals()) as u64;
         // Who has no row of a relation that has been written to may have none because there are only few.
         let few = share == 0 && workers > 1 && self.is_written(relation);
         let rows = if few { 1 } else { share * workers };
         let sample = sample(base);
-        let mut distinct = vec![0; order.len()];
-        for (place, &column) in order.iter().enumerate() {
-            distinct[column] = estimate(sample.iter().map(|row| row[place]), sample.len() as u64, rows);
-        }
-        let keys = self.arrangements(relation).chain([(stored.key(), base)]);
+        let distinct =
+            |place| estimate(sample.iter().map(|row: &Vec<Word>| row[place]), sample.len() as u64, rows);
+        let distinct = layout.positions().into_iter().map(distinct).collect();
+        let keys = self.arrangements(relation).chain([(layout.key(), base)]);
         let keys =
             keys.map(|(key, agent)| (key.to_vec(), count(agent, |view| view.trie().keys()) as u64 * workers));
         Some(Statistics { rows, distinct, keys: keys.collect() })

@@ -124,19 +124,8 @@ impl Engine {
             output: false,
             module: String::new(),
         });
-        let stored = Stored {
-            info,
-            base: built.agent,
-            order: built.order,
-            key_width: built.key_width,
-            set: true,
-            delivery: built.delivery.unwrap_or_default(),
-            input: Some(built.input),
-            written: false,
-            transacted: None,
-            reads: Vec::new(),
-            group: usize::MAX,
-        };
+        let delivery = built.delivery.unwrap_or_default();
+        let stored = Stored { input: Some(built.input), ..Stored::new(info, built.base, delivery) };
         self.catalog.relations.insert(CLOCK, stored);
         self.show(worker, time, None);
     }

@@ -16,13 +16,11 @@ use crate::error::EngineError;
 use crate::expr::{Project, constants};
 use crate::faults::Fault;
 use crate::input::{self, BuiltInput, Declared};
+use crate::layout::Layout;
 use crate::operators::arrange::arrange;
 use crate::operators::import::{Button, import};
 use crate::operators::linear::flatten;
-use crate::render::{
-    Built, Derived, Elsewhere, External, first_by_relation, joined, order, positions, render,
-};
-use crate::trace::Agent;
+use crate::render::{Built, Derived, Elsewhere, External, first_by_relation, joined, render};
 use crate::validate::{Valid, inputs, validate};
 
 /// What registering a program came to.
@@ -108,7 +106,7 @@ impl Engine {
             let Some(mode) = &relation.input else { continue };
             let deliver_as = (!defined.contains(&local)).then_some((ids[local], &self.finished));
             let width = relation.columns.len();
-            let key = kept_by.get(&local).map(Vec::as_slice);
+            let key = kept_by.get(&local);
             let meter = self.meter(None).of(Part::Input(local));
             let declared = Declared { name: &relation.name, mode, width, key };
             let built = input::build(worker, &declared, time + 1, deliver_as, &meter);
@@ -160,26 +158,18 @@ impl Engine {
     /// Files an input relation. One that has rules too gets its real base with [`Self::store_derived`].
     fn store_input(&mut self, plan: &Plan, local: usize, id: RelationId, built: BuiltInput) {
         let info = info(plan, local, id);
-        let transacted = built.delivery.is_none().then(|| built.agent.clone());
         let stored = Stored {
             set: info.input != Some(InputMode::Raw),
-            info,
-            base: built.agent,
-            order: built.order,
-            key_width: built.key_width,
-            delivery: built.delivery.unwrap_or_default(),
             input: Some(built.input),
-            transacted,
-            written: false,
-            reads: Vec::new(),
-            group: usize::MAX,
+            transacted: built.delivery.is_none().then(|| built.base.clone()),
+            ..Stored::new(info, built.base, built.delivery.unwrap_or_default())
         };
         self.catalog.names.insert(stored.info.name.clone(), id);
         self.catalog.relations.insert(id, stored);
     }
 
     fn store_derived(&mut self, valid: &Valid<'_>, ids: &[RelationId], built: Built) -> Vec<Button> {
-        for Derived { relation: local, base, order, key_width, delivery } in built.relations {
+        for Derived { relation: local, base, delivery } in built.relations {
             let info = info(valid.plan, local, ids[local]);
             let previous = self.catalog.relations.remove(&ids[local]);
             let (input, transacted) =
@@ -187,19 +177,7 @@ impl Engine {
             // Changes of what is read by a frozen program don't touch it.
             let reads = if valid.plan.frozen { Vec::new() } else { reads(valid, local, ids) };
             self.catalog.names.insert(info.name.clone(), ids[local]);
-            let stored = Stored {
-                info,
-                base,
-                order,
-                key_width,
-                set: true,
-                delivery,
-                input,
-                transacted,
-                written: false,
-                reads,
-                group: usize::MAX,
-            };
+            let stored = Stored { input, transacted, reads, ..Stored::new(info, base, delivery) };
             self.catalog.relations.insert(ids[local], stored);
         }
         built.buttons
@@ -216,8 +194,6 @@ impl Engine {
             let transacted = stored.transacted.as_ref().filter(|_| ids.contains(&id));
             Some(External {
                 base: transacted.unwrap_or(&stored.base).clone(),
-                order: stored.order.clone(),
-                key_width: stored.key_width,
                 set: stored.set,
                 arrangements: shared.map(|((_, key), shared)| (key.clone(), shared.agent.clone())).collect(),
             })
@@ -234,17 +210,16 @@ impl Engine {
             return true;
         }
         let Some(stored) = self.catalog.relations.get(&relation) else { return false };
-        if stored.key() == key {
+        let kept = &stored.base.layout;
+        if kept.key() == key {
             return false;
         }
-        let width = stored.order.len();
-        let at = positions(&stored.order, width);
-        let columns: Vec<usize> = order(key, width).into_iter().map(|column| at[column]).collect();
+        let columns = Layout::by(key, kept.width()).within(kept);
         let dataflow = worker.next_dataflow_index();
         let name = format!("Arrangement {} by {key:?}", stored.info.name);
         let meter = self.meter(None);
         let Some(stored) = self.catalog.relations.get_mut(&relation) else { return false };
-        let base: &mut Agent<u64> = &mut stored.base;
+        let base = &mut stored.base.agent;
         let (agent, button) = worker.dataflow_named(&name, |scope| {
             let (arranged, button) = import(base, scope, "Import", time);
             let rows = flatten(&arranged, "Permute", Project::columns(columns), &meter);

@@ -16,12 +16,12 @@ use super::Engine;
 use crate::Stats;
 use crate::catalog::{Ranked, RelationInfo, Stored};
 use crate::expr::Project;
+use crate::layout::{Kept, Layout};
 use crate::operators::arrange::{arrange, readable};
 use crate::operators::deliver::deliver;
 use crate::operators::import::import;
 use crate::operators::linear::flatten;
 use crate::operators::top::top;
-use crate::render::positions;
 
 impl Engine {
     /// Counts a wish for the first rows of a relation as of `time` and from then on, and keeps them if nobody did yet.
@@ -44,32 +44,21 @@ impl Engine {
         let (info, set) = (Arc::new(RelationInfo { id, ..(*stored.info).clone() }), stored.set);
         let types: Vec<Type> = info.columns.iter().map(|column| column.ty).collect();
         let width = types.len();
-        let columns = positions(&stored.order, width);
+        let columns = stored.base.layout.positions();
         let finished = Rc::clone(&self.finished);
         let dataflow = worker.next_dataflow_index();
         let name = format!("First {} of {}", ranking.limit, info.name);
-        let (base, delivery, button, held) = worker.dataflow_named(&name, |scope| {
-            let (arranged, button) = import(&mut stored.base, scope, "Import", time);
+        let (agent, delivery, button, held) = worker.dataflow_named(&name, |scope| {
+            let (arranged, button) = import(&mut stored.base.agent, scope, "Import", time);
             let rows = flatten(&arranged, "Rows", Project::columns(columns), &meter);
             let (rows, held) = top(rows, &types, ranking, time, id.0 as usize, &meter);
             let arranged = arrange(rows, "Arrange", width, &meter);
-            let base = arranged.trace.clone();
+            let agent = arranged.trace.clone();
             let delivery = deliver(&readable(arranged), id, (0..width).collect(), finished, &meter);
-            (base, delivery, button, held)
+            (agent, delivery, button, held)
         });
-        let stored = Stored {
-            info,
-            base,
-            order: (0..width).collect(),
-            key_width: width,
-            set,
-            delivery,
-            input: None,
-            written: false,
-            transacted: None,
-            reads: vec![relation],
-            group: usize::MAX,
-        };
+        let base = Kept { agent, layout: Layout::whole(width) };
+        let stored = Stored { set, reads: vec![relation], ..Stored::new(info, base, delivery) };
         self.catalog.relations.insert(id, stored);
         self.catalog.rankings.insert(index, Ranked { id, users: 1, dataflow, button, held });
         self.catalog.regroup();

@@ -101,8 +101,8 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         for stored in self.catalog.relations.values() {
-            stats.add(&stored.base);
-            stored.transacted.iter().for_each(|agent| stats.add(agent));
+            stats.add(&stored.base.agent);
+            stored.transacted.iter().for_each(|kept| stats.add(&kept.agent));
         }
         self.catalog.shared.values().for_each(|shared| stats.add(&shared.agent));
         self.catalog.rankings.values().for_each(|ranked| stats.sum(ranked.stats()));
@@ -114,9 +114,9 @@ impl Engine {
     pub fn relation_stats(&self) -> Vec<(Arc<RelationInfo>, Stats)> {
         let stats = |(id, stored): (&RelationId, &Stored)| {
             let mut stats = Stats::default();
-            stats.add(&stored.base);
+            stats.add(&stored.base.agent);
             let rows = stats.updates;
-            stored.transacted.iter().for_each(|agent| stats.add(agent));
+            stored.transacted.iter().for_each(|kept| stats.add(&kept.agent));
             self.arrangements(*id).for_each(|(_, agent)| stats.add(agent));
             (*id, (Arc::clone(&stored.info), Stats { updates: rows, ..stats }))
         };
@@ -147,7 +147,7 @@ impl Engine {
         let stored = self.catalog.relations.get(&relation)?;
         let (mut stats, mut keys, mut micros) = (Stats::default(), 0, 0);
         let agent = match &key {
-            None => &stored.base,
+            None => &stored.base.agent,
             Some(key) => {
                 let shared = self.catalog.shared.get(&(relation, key.clone()))?;
                 micros = shared.meter.operators().iter().map(|figures| figures.micros).sum();

@@ -19,6 +19,7 @@ use super::withheld::{Withheld, interesting, is_chain, next_key};
 use crate::budget::Kind;
 use crate::container::sort::consolidate_times;
 use crate::container::{Diff, EngineTime};
+use crate::layout::Layout;
 use crate::meter::Meter;
 use crate::trace::batch::BatchBuilder;
 use crate::trace::cursors::Cursors;
@@ -56,15 +57,16 @@ fn distinct_with<'scope, T: EngineTime>(
     arranged
 }
 
-/// Each row once, of rows of `width` that only come, arranged by their first `key_width` words: see [`FirstTimes`]. A recursive
-/// relation reports the iteration.
+/// Each row once, of rows that only come and are laid out so already: see [`FirstTimes`]. A recursive relation reports the
+/// iteration.
 pub(crate) fn first_times<'scope, T: EngineTime>(
     rows: Rows<'scope, T>,
     name: &str,
-    (width, key_width): (usize, usize),
+    layout: &Layout,
     iterates: Option<&str>,
     meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
+    let (width, key_width) = (layout.width(), layout.key().len());
     arrange_folded(rows, name, key_width, meter, |prior| {
         let batcher = FirstTimes::new(width, key_width, prior, iterates.map(Rc::from), meter);
         meter.hold_waiting(batcher.held());

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use dataflow_protocol::plan::Expr;
 use differential_dataflow::operators::arrange::Arranged;
 
-use super::keys::order;
 use crate::analysis::Part;
 use crate::container::EngineTime;
 use crate::expr::Project;
+use crate::layout::Layout;
 use crate::meter::Meter;
 use crate::operators::arrange::{arrange, readable};
 use crate::operators::distinct::{distinct, first_times};
@@ -75,7 +75,7 @@ pub(super) trait Context<'scope, T: EngineTime> {
         rows
     }
 
-    /// A node arranged by `key`, in the order that [`order`] gives.
+    /// A node arranged by `key`, as [`Layout::by`] says.
     fn arranged(&mut self, node: usize, key: &[usize]) -> ArrangedRows<'scope, T> {
         let index = (node, key.to_vec());
         if let Some(arranged) = self.memo().arranged.get(&index) {
@@ -84,7 +84,7 @@ pub(super) trait Context<'scope, T: EngineTime> {
         let arranged = match self.find_arranged(node, key) {
             Some(arranged) => arranged,
             None => {
-                let order = order(key, self.width(node));
+                let order = Layout::by(key, self.width(node)).order();
                 let (rows, meter) = (self.rows(node), self.meter().aside(Part::Node(node)));
                 let rows = put_in_order(rows, &order, self.width(node), &meter);
                 readable(arrange(rows, "Arrange", key.len(), &meter))
@@ -105,7 +105,7 @@ pub(super) trait Context<'scope, T: EngineTime> {
             None => {
                 let (rows, meter) = (self.rows(node), self.meter().aside(Part::Node(node)));
                 let rows = put_in_order(rows, key, self.width(node), &meter);
-                readable(each_once(rows, "Keys", (key.len(), key.len()), self.grows(), &meter))
+                readable(each_once(rows, "Keys", &Layout::whole(key.len()), self.grows(), &meter))
             }
         };
         self.memo().keys.insert(index, keys.clone());
@@ -124,17 +124,17 @@ pub(super) fn put_in_order<'scope, T: EngineTime>(
     if project.is_identity(width) { rows } else { map(rows, "Permute", project, meter) }
 }
 
-/// Rows of `width`, each once, arranged by their first `key_width` words; `grows` where they only come.
+/// Each row once, of rows that are laid out so already; `grows` where they only come.
 pub(super) fn each_once<'scope, T: EngineTime>(
     rows: Rows<'scope, T>,
     name: &str,
-    (width, key_width): (usize, usize),
+    layout: &Layout,
     grows: bool,
     meter: &Meter,
 ) -> Arranged<'scope, Agent<T>> {
     if grows {
-        first_times(rows, name, (width, key_width), None, meter)
+        first_times(rows, name, layout, None, meter)
     } else {
-        distinct(arrange(rows, name, key_width, meter), "Distinct", meter)
+        distinct(arrange(rows, name, layout.key().len(), meter), "Distinct", meter)
     }
 }

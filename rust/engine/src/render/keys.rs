@@ -7,21 +7,6 @@ use dataflow_protocol::plan::{Node, RelationRef, Stratum};
 use crate::multijoin::path;
 use crate::validate::{Valid, inputs};
 
-/// The order in which an arrangement keeps the columns of a row of `width`: the key's, then the others.
-pub(crate) fn order(key: &[usize], width: usize) -> Vec<usize> {
-    key.iter().copied().chain((0..width).filter(|column| !key.contains(column))).collect()
-}
-
-/// For each of `width` columns its position in an arrangement of this `order`.
-pub(crate) fn positions(order: &[usize], width: usize) -> Vec<usize> {
-    (0..width).map(|column| order.iter().position(|&at| at == column).unwrap_or(0)).collect()
-}
-
-/// For each of `width` columns its position in an arrangement by `key`.
-pub(super) fn places(key: &[usize], width: usize) -> Vec<usize> {
-    positions(&order(key, width), width)
-}
-
 /// What each relation of a program is kept by, where it is joined by something once it is complete.
 pub(super) fn kept_by(valid: &Valid<'_>) -> BTreeMap<usize, Vec<usize>> {
     let mut found = Vec::new();

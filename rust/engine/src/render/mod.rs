@@ -16,5 +16,5 @@ mod nodes;
 mod outer;
 mod recursion;
 
-pub(crate) use keys::{first_by_relation, joined, order, positions};
+pub(crate) use keys::{first_by_relation, joined};
 pub(crate) use outer::{Built, Derived, Elsewhere, External, render};

@@ -5,9 +5,9 @@ use differential_dataflow::AsCollection;
 use timely::dataflow::operators::Concatenate;
 
 use super::context::{Context, each_once, put_in_order};
-use super::keys::{order, places, positions};
 use crate::container::EngineTime;
 use crate::expr::Project;
+use crate::layout::Layout;
 use crate::operators::Rows;
 use crate::operators::arrange::readable;
 use crate::operators::join::{Pairing, join};
@@ -38,7 +38,7 @@ pub(super) fn build<'scope, T: EngineTime, C: Context<'scope, T>>(
         Node::Distinct { input } => {
             let (width, meter) = (context.width(input), context.meter_of(node));
             let (rows, grows) = (context.rows(input), context.grows());
-            let distinct = each_once(rows, "Count", (width, width), grows, &meter.preparing());
+            let distinct = each_once(rows, "Count", &Layout::whole(width), grows, &meter.preparing());
             flatten(&readable(distinct), "Rows", Project::columns((0..width).collect()), &meter)
         }
         Node::Get { .. }
@@ -128,10 +128,10 @@ impl Sides {
         project: &[Expr],
     ) -> Rows<'scope, T> {
         let (left_width, right_width) = (context.width(self.left), context.width(self.right));
-        let left_order = order(&self.left_key, left_width);
-        let left_at = positions(&left_order, left_width);
-        let right_at = places(&self.right_key, right_width);
-        let (key_width, left_len) = (self.left_key.len(), left_order.len());
+        let left_layout = Layout::by(&self.left_key, left_width);
+        let (left_at, left_len) = (left_layout.positions(), left_layout.order().len());
+        let right_at = Layout::by(&self.right_key, right_width).positions();
+        let key_width = self.left_key.len();
         // The row at hand is the key, then the rest of the left row, then the rest of the right one.
         let project = compile(context, filter, project, |column| match column.checked_sub(left_width) {
             None => left_at[column],
@@ -150,7 +150,7 @@ impl Sides {
         node: usize,
     ) -> Rows<'scope, T> {
         let width = context.width(self.left);
-        let at = places(&self.left_key, width);
+        let at = Layout::by(&self.left_key, width).positions();
         let rows = context.rows(self.left);
         let left = context.arranged(self.left, &self.left_key);
         let keys = context.keys(self.right, &self.right_key);

@@ -10,7 +10,7 @@ use timely::dataflow::Scope;
 
 use super::context::{Context, Memo, each_once, put_in_order};
 use super::facts::facts;
-use super::keys::{kept_by, order, places, positions};
+use super::keys::kept_by;
 use super::multijoin;
 use super::nodes;
 use super::recursion;
@@ -18,6 +18,7 @@ use crate::analysis::Part;
 use crate::expr::Project;
 use crate::expr::eval::constant;
 use crate::faults::Fault;
+use crate::layout::{Kept, Layout};
 use crate::meter::Meter;
 use crate::operators::aggregate::reduce;
 use crate::operators::arrange::{arrange, readable};
@@ -32,23 +33,11 @@ use crate::validate::Valid;
 
 /// A relation maintained by another dataflow, with the arrangements of it that the program may read.
 pub(crate) struct External {
-    /// Its rows: columns in this order, the first `key_width` as key.
-    pub(crate) base: Agent<u64>,
-    /// See `base`.
-    pub(crate) order: Vec<usize>,
-    /// See `base`.
-    pub(crate) key_width: usize,
+    pub(crate) base: Kept,
     /// Whether each row stands once.
     pub(crate) set: bool,
-    /// By key columns that `base` isn't arranged by; see [`order`].
+    /// By key columns that `base` isn't arranged by.
     pub(crate) arrangements: BTreeMap<Vec<usize>, Agent<u64>>,
-}
-
-impl External {
-    /// The columns that `base` is arranged by.
-    fn key(&self) -> &[usize] {
-        &self.order[..self.key_width]
-    }
 }
 
 /// What a program's dataflow reads of others.
@@ -63,12 +52,8 @@ pub(crate) struct Elsewhere<'scope> {
 pub(crate) struct Derived {
     /// Its local index.
     pub(crate) relation: usize,
-    /// Its rows, each once; see [`External`].
-    pub(crate) base: Agent<u64>,
-    /// See `base`.
-    pub(crate) order: Vec<usize>,
-    /// See `base`.
-    pub(crate) key_width: usize,
+    /// Its rows, each once.
+    pub(crate) base: Kept,
     /// The way out.
     pub(crate) delivery: Delivery,
 }
@@ -116,16 +101,13 @@ pub(crate) fn render<'scope>(
         };
         for (relation, outcome) in results {
             let meter = meter.of(Part::Relation(relation));
-            let (arranged, kept_by) = outer.keep(relation, outcome, &meter);
-            let width = valid.plan.relations[relation].columns.len();
-            let order = order(&kept_by, width);
-            let base = arranged.trace.clone();
+            let (arranged, layout) = outer.keep(relation, outcome, &meter);
+            let base = Kept { agent: arranged.trace.clone(), layout: layout.clone() };
             let arranged = readable(arranged);
-            let columns = positions(&order, width);
-            let delivery =
-                deliver(&arranged, ids[relation], columns, Rc::clone(finished), &meter.preparing());
-            relations.push(Derived { relation, base, order, key_width: kept_by.len(), delivery });
-            outer.derived.insert(relation, (kept_by, arranged));
+            let (columns, finished) = (layout.positions(), Rc::clone(finished));
+            let delivery = deliver(&arranged, ids[relation], columns, finished, &meter.preparing());
+            relations.push(Derived { relation, base, delivery });
+            outer.derived.insert(relation, (layout, arranged));
         }
     }
     Built { relations, buttons: outer.buttons }
@@ -133,10 +115,10 @@ pub(crate) fn render<'scope>(
 
 /// What a relation comes to.
 pub(super) enum Outcome<'scope> {
-    /// Rows with their columns in the order of what the relation is to be kept by, as [`order`] puts them.
+    /// Rows, laid out as the relation is to be kept.
     Rows {
         rows: Rows<'scope, u64>,
-        kept_by: Vec<usize>,
+        layout: Layout,
         /// Whether each is known to stand once.
         set: bool,
     },
@@ -156,8 +138,8 @@ pub(super) struct Outer<'scope, 'a> {
     imported: BTreeMap<(RelationRef, Option<Vec<usize>>), ArrangedRows<'scope, u64>>,
     /// What relations of this dataflow are joined by, and so kept by.
     pub(super) kept_by: BTreeMap<usize, Vec<usize>>,
-    /// Relations of this dataflow, arranged by these columns.
-    derived: BTreeMap<usize, (Vec<usize>, ArrangedRows<'scope, u64>)>,
+    /// Relations of this dataflow as they are kept.
+    derived: BTreeMap<usize, (Layout, ArrangedRows<'scope, u64>)>,
     buttons: Vec<Button>,
 }
 
@@ -165,37 +147,36 @@ impl<'scope> Outer<'scope, '_> {
     /// What defines a relation.
     fn define(&mut self, definition: &Definition) -> Outcome<'scope> {
         let width = self.width(definition.node);
-        let kept_by = self.kept_by.get(&definition.relation).cloned().unwrap_or_else(|| (0..width).collect());
-        let order = order(&kept_by, width);
+        let layout = Layout::by_or_whole(self.kept_by.get(&definition.relation), width);
+        let order = layout.order();
         let rows = nodes::in_order(self, definition.node, &order);
         let Some(transacted) = self.transacted(definition.relation) else {
-            return Outcome::Rows { rows, kept_by, set: self.is_set(definition.node) };
+            return Outcome::Rows { rows, layout, set: self.is_set(definition.node) };
         };
         let meter = self.meter.of(Part::Relation(definition.relation)).preparing();
         let rows = rows.concat(put_in_order(transacted, &order, width, &meter));
-        Outcome::Rows { rows, kept_by, set: false }
+        Outcome::Rows { rows, layout, set: false }
     }
 
-    /// Arranges a relation by the columns given back, each row once.
+    /// Arranges a relation, each row once, in the layout given back.
     fn keep(
         &self,
         relation: usize,
         outcome: Outcome<'scope>,
         meter: &Meter,
-    ) -> (Arranged<'scope, Agent<u64>>, Vec<usize>) {
+    ) -> (Arranged<'scope, Agent<u64>>, Layout) {
         let declared = &self.valid.plan.relations[relation];
         let (name, width) = (&declared.name, declared.columns.len());
         let failing = |rows| if meter.fault() == Some(Fault::Operator) { fail(rows) } else { rows };
         match outcome {
             Outcome::Grown(begun, grown) => {
-                (arrange_grown(failing(begun), grown, name, meter), (0..width).collect())
+                (arrange_grown(failing(begun), grown, name, meter), Layout::whole(width))
             }
-            Outcome::Rows { rows, kept_by, set: true } => {
-                (arrange(failing(rows), name, kept_by.len(), meter), kept_by)
+            Outcome::Rows { rows, layout, set: true } => {
+                (arrange(failing(rows), name, layout.key().len(), meter), layout)
             }
-            Outcome::Rows { rows, kept_by, set: false } => {
-                let widths = (width, kept_by.len());
-                (each_once(failing(rows), name, widths, self.grows(), meter), kept_by)
+            Outcome::Rows { rows, layout, set: false } => {
+                (each_once(failing(rows), name, &layout, self.grows(), meter), layout)
             }
         }
     }
@@ -236,7 +217,7 @@ impl<'scope> Outer<'scope, '_> {
     }
 
     fn import(&mut self, relation: RelationRef, key: Option<&[usize]>) -> ArrangedRows<'scope, u64> {
-        let kept_by = self.externals[&relation].key();
+        let kept_by = self.externals[&relation].base.layout.key();
         let index = (relation, key.filter(|key| *key != kept_by).map(<[_]>::to_vec));
         if let Some(arranged) = self.imported.get(&index) {
             return arranged.clone();
@@ -246,7 +227,7 @@ impl<'scope> Outer<'scope, '_> {
         };
         let agent = match &index.1 {
             Some(key) => external.arrangements.get_mut(key),
-            None => Some(&mut external.base),
+            None => Some(&mut external.base.agent),
         };
         let Some(agent) = agent else { unreachable!("the catalog built what the plan joins") };
         let (arranged, button) = if self.valid.plan.frozen {
@@ -267,8 +248,7 @@ impl<'scope> Outer<'scope, '_> {
         meter: &Meter,
     ) -> Rows<'scope, u64> {
         let arranged = self.import(relation, None);
-        let order = &self.externals[&relation].order;
-        let at = positions(order, order.len());
+        let at = self.externals[&relation].base.layout.positions();
         let project = match project {
             Some((filter, project)) => nodes::compile::<u64, _>(self, filter, project, |column| at[column]),
             None => Project::columns(at),
@@ -295,11 +275,10 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
             Node::Get { relation } => match (self.external(node), relation) {
                 (Some(relation), _) => self.external_rows(relation, None, &self.meter_of(node)),
                 (None, RelationRef::Local(local)) => {
-                    let Some((key, derived)) = self.derived.get(local) else {
+                    let Some((layout, derived)) = self.derived.get(local) else {
                         unreachable!("strata are in order")
                     };
-                    let width = self.width(node);
-                    let columns = Project::columns(places(key, width));
+                    let columns = Project::columns(layout.positions());
                     flatten(derived, "Rows", columns, &self.meter_of(node))
                 }
                 (None, RelationRef::Import(_)) => unreachable!("every import is external"),
@@ -360,7 +339,7 @@ impl<'scope> Context<'scope, u64> for Outer<'scope, '_> {
         let Node::Get { relation: RelationRef::Local(local) } = self.valid.plan.nodes[node] else {
             return None;
         };
-        self.derived.get(&local).filter(|(by, _)| by == key).map(|(_, derived)| derived.clone())
+        self.derived.get(&local).filter(|(layout, _)| layout.key() == key).map(|(_, derived)| derived.clone())
     }
 
     fn find_keys(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'scope, u64>> {

@@ -7,13 +7,14 @@ use differential_dataflow::operators::iterate::Variable;
 use timely::dataflow::Scope;
 
 use super::context::{Context, Memo, put_in_order};
-use super::keys::{first_by_relation, joined, made_of, order, places};
+use super::keys::{first_by_relation, joined, made_of};
 use super::nodes::{self, concatenate};
 use super::outer::{Outcome, Outer};
 use crate::analysis::Part;
 use crate::container::updates::next_iteration;
 use crate::container::{Inner, Updates};
 use crate::expr::Project;
+use crate::layout::Layout;
 use crate::meter::Meter;
 use crate::operators::aggregate_in_loop::reduce_in_loop;
 use crate::operators::arrange::{arrange, readable};
@@ -62,14 +63,14 @@ pub(super) fn render<'scope>(
         for definition in &stratum.relations {
             let (variable, derived) = Variable::<Inner, Updates<Inner>>::new(inner, next_iteration());
             let parts = recursion.parts(definition, growth, &keys);
-            let mut rows = recursion.all(&parts.entering, &parts.order);
+            let mut rows = recursion.all(&parts.entering, &parts.layout);
             rows.push(derived);
-            let outcome = recursion.settle(definition.relation, concatenate(rows), parts.key.clone());
+            let outcome = recursion.settle(definition.relation, concatenate(rows), &parts.layout);
             results.push((definition.relation, outcome));
             variables.push((variable, parts));
         }
         for (variable, parts) in variables {
-            let rows = recursion.all(&parts.iterating, &parts.order);
+            let rows = recursion.all(&parts.iterating, &parts.layout);
             variable.set(concatenate(rows));
         }
         results
@@ -78,9 +79,7 @@ pub(super) fn render<'scope>(
 
 /// What defines a relation.
 struct Parts {
-    /// The columns that it is arranged by, and the order that gives to its rows.
-    key: Vec<usize>,
-    order: Vec<usize>,
+    layout: Layout,
     /// What is there from the beginning.
     entering: Vec<Source>,
     /// What each iteration derives of the one before.
@@ -107,8 +106,7 @@ struct Recursion<'inner, 'outer, 'scope, 'a> {
 enum Found<'inner> {
     /// Its rows as they come.
     Grown(Rows<'inner, Inner>),
-    /// Arranged by these columns.
-    Settled(Vec<usize>, Box<ArrangedRows<'inner, Inner>>),
+    Settled(Layout, Box<ArrangedRows<'inner, Inner>>),
 }
 
 impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
@@ -131,7 +129,6 @@ impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
     /// the first: what is found depends on it.
     fn parts(&self, definition: &Definition, growth: Growth, keys: &BTreeMap<usize, Vec<usize>>) -> Parts {
         let width = self.width(definition.node);
-        let key = keys.get(&definition.relation).cloned().unwrap_or_else(|| (0..width).collect());
         let valid = self.outer.valid;
         let (mut entering, mut iterating) = (Vec::new(), vec![definition.node]);
         if let Node::Union { inputs } = &valid.plan.nodes[definition.node]
@@ -144,8 +141,7 @@ impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
         }
         let sources = |nodes: Vec<usize>| nodes.into_iter().map(Source::Node).collect();
         let mut parts = Parts {
-            order: order(&key, width),
-            key,
+            layout: Layout::by_or_whole(keys.get(&definition.relation), width),
             entering: sources(entering),
             iterating: sources(iterating),
         };
@@ -154,21 +150,22 @@ impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
         parts
     }
 
-    /// The rows that there are of these.
-    fn all(&mut self, sources: &[Source], order: &[usize]) -> Vec<Rows<'inner, Inner>> {
+    /// The rows that there are of these, laid out so.
+    fn all(&mut self, sources: &[Source], layout: &Layout) -> Vec<Rows<'inner, Inner>> {
+        let order = layout.order();
         let rows = |source: &Source| match *source {
-            Source::Node(node) => Some(nodes::in_order(self, node, order)),
+            Source::Node(node) => Some(nodes::in_order(self, node, &order)),
             Source::Transacted(relation) => {
                 let rows = self.outer.transacted(relation)?.enter(self.scope);
                 let meter = self.meter().of(Part::Relation(relation)).preparing();
-                Some(put_in_order(rows, order, order.len(), &meter))
+                Some(put_in_order(rows, &order, layout.width(), &meter))
             }
         };
         sources.iter().filter_map(rows).collect()
     }
 
-    /// Each row once of what has been derived of a relation, for the rules, by `key`; and as the result.
-    fn settle(&mut self, relation: usize, rows: Rows<'inner, Inner>, key: Vec<usize>) -> Outcome<'scope> {
+    /// Each row once of what has been derived of a relation, for the rules in this layout, and as the result.
+    fn settle(&mut self, relation: usize, rows: Rows<'inner, Inner>, layout: &Layout) -> Outcome<'scope> {
         let declared = &self.outer.valid.plan.relations[relation];
         let (name, width) = (&declared.name, declared.columns.len());
         let meter = self.meter().of(Part::Relation(relation));
@@ -178,16 +175,15 @@ impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
             return Outcome::Grown(begun(rows).leave(self.outer.scope), grown);
         }
         let settled = readable(if self.growth == Growth::Sorted {
-            first_times(rows, "FirstInLoop", (width, key.len()), Some(name), &meter)
+            first_times(rows, "FirstInLoop", layout, Some(name), &meter)
         } else {
-            distinct_in_loop(arrange(rows, "CountInLoop", key.len(), &meter), name, &meter)
+            distinct_in_loop(arrange(rows, "CountInLoop", layout.key().len(), &meter), name, &meter)
         });
-        let kept_by = self.outer.kept_by.get(&relation).unwrap_or(&key).clone();
-        let at = places(&key, width);
-        let columns = order(&kept_by, width).into_iter().map(|column| at[column]).collect();
-        let rows = flatten(&settled, "RowsInLoop", Project::columns(columns), &meter.preparing());
-        self.relations.insert(relation, Some(Found::Settled(key, Box::new(settled))));
-        Outcome::Rows { rows: rows.leave(self.outer.scope), kept_by, set: true }
+        let kept = self.outer.kept_by.get(&relation).map_or(layout.clone(), |key| Layout::by(key, width));
+        let columns = Project::columns(kept.within(layout));
+        let rows = flatten(&settled, "RowsInLoop", columns, &meter.preparing());
+        self.relations.insert(relation, Some(Found::Settled(layout.clone(), Box::new(settled))));
+        Outcome::Rows { rows: rows.leave(self.outer.scope), layout: kept, set: true }
     }
 
     /// The nodes that a stratum's relations are made of and that change with the iteration, and what defines its relations.
@@ -243,9 +239,8 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
         match &self.outer.valid.plan.nodes[node] {
             Node::Get { relation: RelationRef::Local(local) } => match self.found(*local) {
                 Found::Grown(rows) => rows.clone(),
-                Found::Settled(key, settled) => {
-                    let width = self.width(node);
-                    let columns = Project::columns(places(key, width));
+                Found::Settled(layout, settled) => {
+                    let columns = Project::columns(layout.positions());
                     flatten(settled, "RowsInLoop", columns, &self.meter_of(node).preparing())
                 }
             },
@@ -283,7 +278,7 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
             return None;
         };
         match self.found(local) {
-            Found::Settled(by, settled) if by == key => Some((**settled).clone()),
+            Found::Settled(layout, settled) if layout.key() == key => Some((**settled).clone()),
             _ => None,
         }
     }
