@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import ssl
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -307,20 +306,14 @@ class BlockingClient:
         """
         columns = self.read(into, limit=0).columns
         rows = _load.open_source(source, columns, header=header, delimiter=delimiter)
-        under_way: deque[BlockingPending] = deque()
+
+        def send(batch: _load.Batch) -> Callable[[], Transacted]:
+            visible = batch.last and wait == "visible"
+            return self._send([Change(into, insert=batch.rows)], None, visible=visible).result
+
         with showing_progress(f"loading {into}", shown=progress) as show:
             # The rows are taken in the caller's thread: what gives them may be bound to it.
-            for batch in _load.batches(rows, batch_rows):
-                if len(under_way) >= _load.BATCHES_UNDER_WAY:
-                    under_way.popleft().result()
-                under_way.append(
-                    self._send(
-                        [Change(into, insert=batch.rows)], None, visible=batch.last and wait == "visible"
-                    )
-                )
-                show(batch.progress)
-            outcomes = [pending.result() for pending in under_way]
-        return _load.Loaded(batch.progress.rows, outcomes[-1].time)
+            return _load.send_batches(rows, batch_rows, send, show)
 
     def explain(self, relation: str, *, analyze: bool = False) -> Any:
         """The plan of a relation, a tree of operators; with ``analyze`` also what each holds and has done."""

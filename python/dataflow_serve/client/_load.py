@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -18,7 +19,7 @@ from msgspec import Struct
 from dataflow_serve.client._objects import ObjectSource
 from dataflow_serve.client._text_files import FileSource
 from dataflow_serve.errors import IncorrectError, LocalProtocolError
-from dataflow_serve.protocol import Column, Row
+from dataflow_serve.protocol import Column, Row, Transacted
 from dataflow_serve.values import Branch
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Source",
     "batches",
     "open_source",
+    "send_batches",
 ]
 
 BATCH_ROWS = 10_000
@@ -101,6 +103,30 @@ def batches(source: RowSource, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
         if following is None:
             return
         batch = following
+
+
+def send_batches(
+    source: RowSource,
+    batch_rows: int,
+    send: Callable[[Batch], Callable[[], Transacted]],
+    show: Callable[[LoadProgress], object],
+) -> Loaded:
+    """Load a source, batch by batch, for a caller that waits in its own thread.
+
+    Args:
+        source: Where rows come from.
+        batch_rows: How many rows make a transaction.
+        send: Sends a transaction without waiting for its answer; what it returns does.
+        show: Is told of each batch that was sent.
+    """
+    under_way: deque[Callable[[], Transacted]] = deque()
+    for batch in batches(source, batch_rows):
+        if len(under_way) >= BATCHES_UNDER_WAY:
+            under_way.popleft()()
+        under_way.append(send(batch))
+        show(batch.progress)
+    outcomes = [answer() for answer in under_way]
+    return Loaded(batch.progress.rows, outcomes[-1].time)
 
 
 def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from dataflow_serve.client._connection import Connection, Disconnected, Refused, Replied, RequestId
 from dataflow_serve.client._framing import LengthPrefixed
-from dataflow_serve.client._load import BATCHES_UNDER_WAY, Loaded, batches
+from dataflow_serve.client._load import Batch, Loaded, send_batches
 from dataflow_serve.client._progress import showing_progress
 from dataflow_serve.client._text_files import FileSource
 from dataflow_serve.errors import (
@@ -105,17 +105,13 @@ class AttendedServer:
         Raises:
             IncorrectError: a row doesn't fit; names file, line and column.
         """
-        under_way: deque[RequestId] = deque()
-        time = 0
+
+        def send(batch: Batch) -> Callable[[], Transacted]:
+            number = self._send(Transact([Change(into, insert=batch.rows)]))
+            return lambda: self._reply(number, Transacted)
+
         with showing_progress(f"loading {into}", shown=progress) as show:
-            for batch in batches(source, batch_rows):
-                if len(under_way) >= BATCHES_UNDER_WAY:
-                    self._reply(under_way.popleft(), Transacted)
-                under_way.append(self._send(Transact([Change(into, insert=batch.rows)])))
-                show(batch.progress)
-            for number in under_way:
-                time = self._reply(number, Transacted).time
-        return Loaded(batch.progress.rows, time)
+            return send_batches(source, batch_rows, send, show)
 
     def fetch_undecoded(self, relation: str, take: Callable[[bytes], object]) -> None:
         """Give all rows of a relation to ``take``: the ``changes`` of each message, in MessagePack.
