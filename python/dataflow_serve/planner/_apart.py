@@ -10,16 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dataflow_serve.language.checked import (
-    AggregateLiteral,
-    AtomLiteral,
-    Const,
-    Filter,
-    Literal,
-    Term,
-    variables_of,
-)
-from dataflow_serve.planner._flatten import names_of_range, outer_names
+from dataflow_serve.language.checked import AtomLiteral, Const, Literal, Term, variables_of
+from dataflow_serve.planner._names import names_of
 from dataflow_serve.planner._nodes import Nodes
 
 __all__ = ["conditions_apart"]
@@ -54,22 +46,6 @@ def conditions_apart(
     taken = {place for places in apart for place in places}
     rest = [literal for place, literal in enumerate(literals) if place not in taken]
     return rest, [[literals[place] for place in sorted(places)] for places in apart]
-
-
-def names_of(literal: Literal) -> set[str]:
-    """All variables of a literal that others may have, too."""
-    names: set[str] = set()
-    match literal:
-        case AtomLiteral(args=args):
-            for arg in args:
-                variables_of(arg, names)
-        case Filter(condition=condition):
-            variables_of(condition, names)
-        case AggregateLiteral(result=result):
-            names.update(outer_names(literal), [result.name])
-        case _:
-            names |= names_of_range(literal) | {literal.result.name}
-    return names
 
 
 def _reads(part: Sequence[Literal]) -> bool:

@@ -8,7 +8,7 @@ last, so a plan has one only where the rule has one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -29,16 +29,9 @@ from dataflow_serve.language.checked import (
 from dataflow_serve.planner import _expressions as ex
 from dataflow_serve.planner._apart import conditions_apart
 from dataflow_serve.planner._cycles import cyclic_core, paths
-from dataflow_serve.planner._flatten import (
-    MAX_DEPTH,
-    Equation,
-    FlatAtom,
-    Flattened,
-    flatten,
-    names_of_range,
-    outer_names,
-)
+from dataflow_serve.planner._flatten import MAX_DEPTH, Equation, FlatAtom, Flattened, flatten
 from dataflow_serve.planner._groups import add_to_groups, is_total
+from dataflow_serve.planner._names import binds_alone, bound_by, names_of, names_of_range, outer_names
 from dataflow_serve.planner._nodes import Nodes
 from dataflow_serve.planner._rows import Rows
 from dataflow_serve.planner._statistics import (
@@ -491,7 +484,7 @@ class _Body:
         """A node of the outer variables' values for which the body has rows, and the aggregate's for each."""
         outer: list[Term] = list(aggregate.outer)
         start = None
-        if not _binds_alone(aggregate):
+        if not binds_alone(aggregate):
             start = self._bindings(aggregate, needed)
         target = [] if aggregate.target is None else [aggregate.target]
         key = list(range(len(outer)))
@@ -538,8 +531,8 @@ class _Body:
                 and not self._nodes.is_recursive(literal.relation)
             )
         ]
-        bound = _bound_by(static, set())
-        static = [literal for literal in static if _names_of(literal) <= bound]
+        bound = bound_by(static)
+        static = [literal for literal in static if names_of(literal) <= bound]
         if not {variable.name for variable in aggregate.outer} <= bound:
             return None
         planned = plan_body(self._nodes, static, aggregate.outer)
@@ -553,58 +546,3 @@ class _Body:
 
 def _equality(equation: Equation) -> Call:
     return Call("eq", equation.over, (equation.left, equation.right), Type.BOOL, False)
-
-
-def _names_of(literal: Literal) -> set[str]:
-    names: set[str] = set()
-    if isinstance(literal, AtomLiteral):
-        for arg in literal.args:
-            variables_of(arg, names)
-    elif isinstance(literal, Filter):
-        variables_of(literal.condition, names)
-    elif isinstance(literal, RangeLiteral):
-        names |= names_of_range(literal)
-        names.add(literal.result.name)
-    else:
-        names.update(outer_names(literal))
-    return names
-
-
-def _binds_alone(aggregate: AggregateLiteral) -> bool:
-    """Whether the body has values for the outer variables without being told any."""
-    outer = set(outer_names(aggregate))
-    return all(outer <= _bound_by(body, set()) for body in aggregate.alternatives)
-
-
-def _bound_by(literals: Iterable[Literal], given: set[str]) -> set[str]:
-    """The variables that a conjunction binds."""
-    literals = list(literals)
-    bound = set(given)
-    for literal in literals:
-        if isinstance(literal, AtomLiteral) and not literal.negated:
-            bound.update(arg.name for arg in literal.args if isinstance(arg, Var))
-    changed = True
-    while changed:
-        changed = False
-        for literal in literals:
-            for name, needed in _definitions(literal):
-                if name not in bound and needed <= bound:
-                    bound.add(name)
-                    changed = True
-    return bound
-
-
-def _definitions(literal: Literal) -> list[tuple[str, set[str]]]:
-    """Variables that a literal can give a value, each with those that it needs for it."""
-    if isinstance(literal, AggregateLiteral):
-        return [(literal.result.name, set(outer_names(literal)))]
-    if isinstance(literal, RangeLiteral):
-        return [(literal.result.name, names_of_range(literal))]
-    if isinstance(literal, Filter) and isinstance(literal.condition, Call) and literal.condition.func == "eq":
-        left, right = literal.condition.args
-        return [
-            (one.name, variables_of(other))
-            for one, other in ((left, right), (right, left))
-            if isinstance(one, Var)
-        ]
-    return []

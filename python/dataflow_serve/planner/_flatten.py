@@ -27,7 +27,7 @@ from dataflow_serve.language.checked import (
     variables_of,
 )
 
-__all__ = ["MAX_DEPTH", "Equation", "FlatAtom", "Flattened", "flatten", "names_of_range", "outer_names"]
+__all__ = ["MAX_DEPTH", "Equation", "FlatAtom", "Flattened", "flatten"]
 
 MAX_DEPTH = 12
 """Calls in one another within an expression of a plan; what reads plans limits how deep documents go."""
@@ -69,19 +69,6 @@ class Flattened(Struct):
     ranges: list[RangeLiteral] = field(default_factory=list)
     wanted: list[Term] = field(default_factory=list)
     """What the conjunction is asked for, in terms of the variables that are left."""
-
-
-def outer_names(aggregate: AggregateLiteral) -> list[str]:
-    """The outer variables of an aggregate."""
-    return [variable.name for variable in aggregate.outer]
-
-
-def names_of_range(literal: RangeLiteral) -> set[str]:
-    """The variables that a range depends on."""
-    names: set[str] = set()
-    for bound in literal.bounds:
-        variables_of(bound, names)
-    return names
 
 
 def flatten(literals: Iterable[Literal], wanted: Sequence[Term], fixed: Iterable[str]) -> Flattened:

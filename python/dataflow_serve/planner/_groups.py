@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataflow_serve.language import Type
 from dataflow_serve.language.checked import AggregateLiteral
 from dataflow_serve.planner import _expressions as ex
-from dataflow_serve.planner._flatten import outer_names
+from dataflow_serve.planner._names import outer_names
 from dataflow_serve.planner._nodes import Nodes, Reduction
 from dataflow_serve.planner._rows import Rows
 
