@@ -5,7 +5,7 @@
 //! * [`nodes`]: the operators that are the same in and outside a recursion.
 //! * [`multijoin`]: several arrangements met at once.
 //! * [`outer`]: the scope of the cluster's times.
-//! * [`recursion`]: the scope of a recursive stratum.
+//! * [`recursion`]: the scope of a recursive stratum; [`rules`]: what that is made of.
 //! * [`facts`]: constant rows.
 
 mod context;
@@ -15,6 +15,7 @@ mod multijoin;
 mod nodes;
 mod outer;
 mod recursion;
+mod rules;
 
 pub(crate) use keys::{first_by_relation, joined};
 pub(crate) use outer::{Built, Derived, Elsewhere, External, render};

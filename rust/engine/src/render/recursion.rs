@@ -1,15 +1,15 @@
 //! The scope of a recursive stratum: one level of iteration to a fixed point.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use dataflow_protocol::plan::{Definition, Expr, Node, RelationRef, Stratum};
+use dataflow_protocol::plan::{Expr, Node, RelationRef, Stratum};
 use differential_dataflow::operators::iterate::Variable;
 use timely::dataflow::Scope;
 
 use super::context::{Context, Memo, put_in_order};
-use super::keys::{first_by_relation, joined, made_of};
 use super::nodes::{self, concatenate};
 use super::outer::{Outcome, Outer};
+use super::rules::{Growth, Rules, Source};
 use crate::analysis::Part;
 use crate::container::updates::next_iteration;
 use crate::container::{Inner, Updates};
@@ -25,48 +25,28 @@ use crate::operators::linear::flatten;
 use crate::operators::{ArrangedRows, Rows};
 use crate::validate::Valid;
 
-/// How the rows of a stratum come together.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Growth {
-    /// They are counted, since they may go again: in a program that follows its imports, and where an iteration takes back
-    /// what an earlier one has found (ADR 0005).
-    None,
-    /// What an iteration has found stays, but within one it takes all that is derived to tell what that is.
-    Sorted,
-    /// Whatever is derived stays.
-    Plain,
-}
-
 /// Builds a recursive stratum; the rows of its relations, each once.
 ///
 /// What an iteration derives is fed back before it is told what of it is new: so what there is of a relation stands in one
 /// arrangement, which is also what its rules join it by (ADR 0026).
-pub(super) fn render<'scope>(
-    outer: &mut Outer<'scope, '_>,
-    stratum: &Stratum,
+pub(super) fn render<'scope, 'a>(
+    outer: &mut Outer<'scope, 'a>,
+    stratum: &'a Stratum,
 ) -> Vec<(usize, Outcome<'scope>)> {
     let scope = outer.scope;
+    let rules = Rules::new(outer.valid, stratum);
+    let growth = if outer.grows() { rules.growth() } else { Growth::None };
+    let defined = rules.parts(growth != Growth::Plain);
     scope.iterative::<u32, _, _>(|inner| {
-        let mut recursion = Recursion {
-            scope: inner,
-            outer,
-            memo: Memo::default(),
-            growth: Growth::None,
-            relations: stratum.relations.iter().map(|definition| (definition.relation, None)).collect(),
-        };
-        let growth = recursion.growth_of(stratum);
-        if recursion.outer.grows() {
-            recursion.growth = growth;
-        }
-        let keys = recursion.keys(stratum);
+        let mut recursion =
+            Recursion { scope: inner, outer, rules, memo: Memo::default(), growth, found: BTreeMap::new() };
         let (mut results, mut variables) = (Vec::new(), Vec::new());
-        for definition in &stratum.relations {
+        for parts in defined {
             let (variable, derived) = Variable::<Inner, Updates<Inner>>::new(inner, next_iteration());
-            let parts = recursion.parts(definition, growth, &keys);
             let mut rows = recursion.all(&parts.entering, &parts.layout);
             rows.push(derived);
-            let outcome = recursion.settle(definition.relation, concatenate(rows), &parts.layout);
-            results.push((definition.relation, outcome));
+            let outcome = recursion.settle(parts.relation, concatenate(rows), &parts.layout);
+            results.push((parts.relation, outcome));
             variables.push((variable, parts));
         }
         for (variable, parts) in variables {
@@ -77,29 +57,14 @@ pub(super) fn render<'scope>(
     })
 }
 
-/// What defines a relation.
-struct Parts {
-    layout: Layout,
-    /// What is there from the beginning.
-    entering: Vec<Source>,
-    /// What each iteration derives of the one before.
-    iterating: Vec<Source>,
-}
-
-/// Where rows of a relation come from.
-#[derive(Clone, Copy)]
-enum Source {
-    Node(usize),
-    Transacted(usize),
-}
-
 struct Recursion<'inner, 'outer, 'scope, 'a> {
     scope: Scope<'inner, Inner>,
     outer: &'outer mut Outer<'scope, 'a>,
+    rules: Rules<'a>,
     memo: Memo<'inner, Inner>,
     growth: Growth,
-    /// The stratum's relations, as of an iteration; none where that isn't built yet.
-    relations: BTreeMap<usize, Option<Found<'inner>>>,
+    /// The stratum's relations that are built, as of an iteration.
+    found: BTreeMap<usize, Found<'inner>>,
 }
 
 /// What there is of a relation.
@@ -110,46 +75,6 @@ enum Found<'inner> {
 }
 
 impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
-    /// Whether a node changes with the iteration.
-    fn iterates(&self, node: usize) -> bool {
-        self.outer.valid.reads[node].iter().any(|relation| self.relations.contains_key(relation))
-    }
-
-    /// What the rules of a stratum join its relations by.
-    fn keys(&self, stratum: &Stratum) -> BTreeMap<usize, Vec<usize>> {
-        if self.growth == Growth::Plain {
-            return BTreeMap::new();
-        }
-        let iterating =
-            |read| matches!(read, RelationRef::Local(local) if self.relations.contains_key(&local));
-        first_by_relation(&joined(self.outer.valid, self.iterating(stratum), iterating))
-    }
-
-    /// Divides what defines a relation. Where an iteration takes back what an earlier one has found, all comes with the same one,
-    /// the first: what is found depends on it.
-    fn parts(&self, definition: &Definition, growth: Growth, keys: &BTreeMap<usize, Vec<usize>>) -> Parts {
-        let width = self.width(definition.node);
-        let valid = self.outer.valid;
-        let (mut entering, mut iterating) = (Vec::new(), vec![definition.node]);
-        if let Node::Union { inputs } = &valid.plan.nodes[definition.node]
-            && growth != Growth::None
-            && valid.uses[definition.node] == 1
-            // A plan may say of a relation that it is recursive, though nothing of it is.
-            && inputs.iter().any(|&input| self.iterates(input))
-        {
-            (iterating, entering) = inputs.iter().partition(|&&input| self.iterates(input));
-        }
-        let sources = |nodes: Vec<usize>| nodes.into_iter().map(Source::Node).collect();
-        let mut parts = Parts {
-            layout: Layout::by_or_whole(keys.get(&definition.relation), width),
-            entering: sources(entering),
-            iterating: sources(iterating),
-        };
-        let transacted = if growth == Growth::None { &mut parts.iterating } else { &mut parts.entering };
-        transacted.push(Source::Transacted(definition.relation));
-        parts
-    }
-
     /// The rows that there are of these, laid out so.
     fn all(&mut self, sources: &[Source], layout: &Layout) -> Vec<Rows<'inner, Inner>> {
         let order = layout.order();
@@ -171,7 +96,7 @@ impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
         let meter = self.meter().of(Part::Relation(relation));
         if self.growth == Growth::Plain {
             let (rows, grown) = grow(rows, name, width, &meter);
-            self.relations.insert(relation, Some(Found::Grown(rows.clone())));
+            self.found.insert(relation, Found::Grown(rows.clone()));
             return Outcome::Grown(begun(rows).leave(self.outer.scope), grown);
         }
         let settled = readable(if self.growth == Growth::Sorted {
@@ -182,31 +107,12 @@ impl<'inner, 'scope> Recursion<'inner, '_, 'scope, '_> {
         let kept = self.outer.kept_by.get(&relation).map_or(layout.clone(), |key| Layout::by(key, width));
         let columns = Project::columns(kept.within(layout));
         let rows = flatten(&settled, "RowsInLoop", columns, &meter.preparing());
-        self.relations.insert(relation, Some(Found::Settled(layout.clone(), Box::new(settled))));
+        self.found.insert(relation, Found::Settled(layout.clone(), Box::new(settled)));
         Outcome::Rows { rows: rows.leave(self.outer.scope), layout: kept, set: true }
     }
 
-    /// The nodes that a stratum's relations are made of and that change with the iteration, and what defines its relations.
-    fn iterating(&self, stratum: &Stratum) -> BTreeSet<usize> {
-        made_of(self.outer.valid, stratum, |node| self.iterates(node))
-    }
-
-    /// What follows from aggregates and negations in a stratum, those of its own rows and the others.
-    fn growth_of(&self, stratum: &Stratum) -> Growth {
-        let mut growth = Growth::Plain;
-        for node in self.iterating(stratum) {
-            match &self.outer.valid.plan.nodes[node] {
-                Node::Antijoin { right, .. } if self.iterates(*right) => return Growth::None,
-                Node::Reduce { .. } => return Growth::None,
-                Node::Antijoin { .. } => growth = Growth::Sorted,
-                _ => {}
-            }
-        }
-        growth
-    }
-
     fn found(&self, relation: usize) -> &Found<'inner> {
-        let Some(Some(found)) = self.relations.get(&relation) else {
+        let Some(found) = self.found.get(&relation) else {
             unreachable!("what iterates is built when all of the stratum's relations are there")
         };
         found
@@ -227,7 +133,7 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
     }
 
     fn build_rows(&mut self, node: usize) -> Rows<'inner, Inner> {
-        if !self.iterates(node) {
+        if !self.rules.iterates(node) {
             if self.growth == Growth::Plain {
                 // As they come, rows may be taken away again that were there at an earlier time.
                 let columns: Vec<usize> = (0..self.width(node)).collect();
@@ -263,7 +169,7 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
     }
 
     fn is_built_here(&self, node: usize) -> bool {
-        self.iterates(node)
+        self.rules.iterates(node)
     }
 
     fn grows(&self) -> bool {
@@ -271,7 +177,7 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
     }
 
     fn find_arranged(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'inner, Inner>> {
-        if !self.iterates(node) {
+        if !self.rules.iterates(node) {
             return Some(enter(self.outer.arranged(node, key), self.scope));
         }
         let Node::Get { relation: RelationRef::Local(local) } = self.outer.valid.plan.nodes[node] else {
@@ -284,6 +190,6 @@ impl<'inner> Context<'inner, Inner> for Recursion<'inner, '_, '_, '_> {
     }
 
     fn find_keys(&mut self, node: usize, key: &[usize]) -> Option<ArrangedRows<'inner, Inner>> {
-        (!self.iterates(node)).then(|| enter(self.outer.keys(node, key), self.scope))
+        (!self.rules.iterates(node)).then(|| enter(self.outer.keys(node, key), self.scope))
     }
 }
