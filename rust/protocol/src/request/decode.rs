@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-use super::changes::{Cell, Changes, Where};
+use super::cells::Cell;
+use super::changes::{Changes, Where};
 use super::context::{Context, unknown_column};
 use super::fields::{Document, Field, FieldSeed, Op, SettingSeed};
 use super::skim::Skim;

@@ -6,12 +6,13 @@
 //!
 //! * `decode`: the message as a whole, its id, its op, its fields.
 //! * `fields`: names of ops and fields.
-//! * `changes`: rows and filters, by a relation's columns.
+//! * `changes`: rows and filters, by a relation's columns; `cells`: the values in them.
 //! * `context`: what is known meanwhile, and the error that comes of it.
 //! * `skim`: a refused message, read once more for its id.
 //! * `source`: values of either encoding, read through serde.
 //! * `msgpack`: a deserializer of MessagePack that can hand out a value's raw bytes.
 
+mod cells;
 mod changes;
 mod context;
 mod decode;
@@ -20,7 +21,7 @@ mod msgpack;
 mod skim;
 mod source;
 
-pub(crate) use changes::Cell;
+pub(crate) use cells::Cell;
 pub(crate) use context::Context;
 pub(crate) use source::{Locate, Raw, Step, parse};
 
