@@ -6,7 +6,7 @@ mod common;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use common::{BOTH, catalog, columns, encoded, msgpack};
+use common::{BOTH, buffer, catalog, columns, encoded, msgpack, symbol};
 use dataflow_protocol::dictionary::{Entry, announced};
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
@@ -210,16 +210,6 @@ fn refusals_are_worded_as_written() {
     };
     let cases: Vec<Value> = REFUSALS.iter().map(refusal).collect();
     check("refusals.json", &cases);
-}
-
-fn buffer(width: usize, rows: &[&[Word]]) -> RowBuf {
-    let mut buffer = RowBuf::new(width);
-    rows.iter().for_each(|row| buffer.push(row));
-    buffer
-}
-
-fn symbol(text: &str) -> Word {
-    announced(text).unwrap()
 }
 
 #[test]

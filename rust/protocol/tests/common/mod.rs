@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dataflow_protocol::dictionary;
 use dataflow_protocol::encoding::Encoding;
 use dataflow_protocol::ids::RelationId;
 use dataflow_protocol::nearest::nearest;
-use dataflow_protocol::request::{Schema, Schemas};
+use dataflow_protocol::request::{Decoded, Rejected, Schema, Schemas, decode};
+use dataflow_protocol::rows::RowBuf;
 use dataflow_protocol::shape::{Branch, Composite, Shapes};
-use dataflow_protocol::value::{Column, CompositeId, Type};
+use dataflow_protocol::value::{Column, CompositeId, Type, Word};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Both encodings.
@@ -188,6 +190,32 @@ pub(crate) fn encoded(json: &str, encoding: Encoding) -> Vec<u8> {
         Encoding::Json => json.as_bytes().to_vec(),
         Encoding::MessagePack => msgpack(json),
     }
+}
+
+/// The request that a JSON text is in an encoding; panics if it is refused.
+pub(crate) fn accepted(json: &str, encoding: Encoding) -> Decoded {
+    decode(&encoded(json, encoding), encoding, &catalog())
+        .unwrap_or_else(|rejected| panic!("{json}: {rejected:?}"))
+}
+
+/// Why a message is no request; panics if it is one.
+pub(crate) fn refused(bytes: &[u8], encoding: Encoding) -> Rejected {
+    match decode(bytes, encoding, &catalog()) {
+        Ok(decoded) => panic!("{}: {decoded:?}", String::from_utf8_lossy(bytes)),
+        Err(rejected) => *rejected,
+    }
+}
+
+/// The word of a text.
+pub(crate) fn symbol(text: &str) -> Word {
+    dictionary::announced(text).unwrap()
+}
+
+/// Rows of words.
+pub(crate) fn buffer(width: usize, rows: &[&[Word]]) -> RowBuf {
+    let mut buffer = RowBuf::new(width);
+    rows.iter().for_each(|row| buffer.push(row));
+    buffer
 }
 
 /// The JSON form of an encoded message; panics if it isn't well-formed.
