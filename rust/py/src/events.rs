@@ -1,6 +1,6 @@
 //! Events as Python sees them: small and frozen.
 
-use dataflow_worker::process::{Ending, Event};
+use dataflow_worker::events::{Ending, Event};
 use pyo3::prelude::*;
 
 /// The cluster is formed: requests are served from now on.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use dataflow_worker::access::rules::Rules;
 use dataflow_worker::command::Ticket;
 use dataflow_worker::config::{Config, Files};
+use dataflow_worker::events::Answer;
 use dataflow_worker::host::Host as Workers;
-use dataflow_worker::process::Answer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 

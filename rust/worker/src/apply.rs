@@ -20,10 +20,10 @@ use serde::Serialize;
 use crate::catalog::RelationReply;
 use crate::command::{Command, Element, Letter, Part, Report, Share, Ticket, Transaction, tuned};
 use crate::connections::Connections;
+use crate::events::{ColumnView, Event, ModuleView, RelationView};
 use crate::keys::Verdict;
 use crate::member::{Done, Member, Own, OwnTransaction, Pending, Visible, learn};
 use crate::metrics::Phase;
-use crate::process::{ColumnView, Event, ModuleView, RelationView};
 use crate::subscriptions::unregistered;
 
 /// What became of a transaction, as every worker finds out for itself.

@@ -8,8 +8,8 @@ use dataflow_protocol::request;
 
 use crate::command::{Command, Ticket};
 use crate::connections::{Caller, Connections};
+use crate::events::Event;
 use crate::member::{Member, Pending};
-use crate::process::Event;
 
 impl Member {
     /// Acts on a client's `explain`.

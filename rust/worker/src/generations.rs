@@ -16,6 +16,7 @@ use timely::communication::Hooks;
 use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 
+use crate::events::Event;
 use crate::formation::{Place, Seat};
 use crate::mesh::agreement::{Action, Agreement, Attempt, Message, Phase};
 use crate::mesh::control::Control;
@@ -23,7 +24,7 @@ use crate::mesh::dialer::{Complain, Dialer};
 use crate::mesh::entrance::{Arrived, Entrance};
 use crate::mesh::handshake::Purpose;
 use crate::mesh::link::{Broken, Link, LinkHandle};
-use crate::process::{Ended, Event, Process};
+use crate::process::{Ended, Process};
 
 /// How often the log says what the cluster waits for.
 const REMINDER: Duration = Duration::from_secs(5);

@@ -18,12 +18,13 @@ use crate::command::Ticket;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::error::WorkerError;
+use crate::events::{Answer, Ending, Event};
 use crate::feed::{Bell, Feed};
 use crate::formation::Place;
 use crate::generations::Coordinator;
 use crate::io::{Hub, IoThread};
 use crate::panics;
-use crate::process::{Answer, Ending, Event, Process};
+use crate::process::Process;
 use crate::run::Loop;
 use crate::sockets::Sockets;
 

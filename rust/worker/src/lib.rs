@@ -10,7 +10,7 @@
 //! * [`sequencer`]: one order for the whole cluster; [`command`]: what goes through it; [`mail`]: what needs no order;
 //!   [`keys`]: the replicated table of idempotency keys.
 //! * [`access`]: who may do what. `clock`: where ticks of `now` come from.
-//! * [`host`]: starts and stops a process's workers; [`process`]: what they share, events for Python among it;
+//! * [`host`]: starts and stops a process's workers; `process`: what they share; [`events`]: what they tell Python.
 //!   `mesh`, `formation`: how processes become a cluster; `generations`: again and again.
 //! * [`limits`]: what a query may use, and its end; `quarantine`: programs that the cluster fell over.
 //! * `http`, [`metrics`]: what browsers, probes and Prometheus find; `timeline`: when times were applied.
@@ -26,6 +26,7 @@ mod connections;
 mod dispatch;
 mod emit;
 pub mod error;
+pub mod events;
 mod explain;
 pub mod feed;
 mod feeding;
@@ -43,7 +44,7 @@ mod member;
 mod mesh;
 pub mod metrics;
 mod panics;
-pub mod process;
+mod process;
 mod quarantine;
 mod reads;
 mod requests;

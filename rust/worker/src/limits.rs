@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Command, Letter, Ticket};
 use crate::config::Tunables;
 use crate::connections::Connections;
+use crate::events::Event;
 use crate::member::{Done, Member, Pending};
-use crate::process::Event;
 
 /// How often a worker looks at most.
 const INTERVAL: Duration = Duration::from_millis(20);

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::command::{Command, Ticket};
 use crate::connections::{Caller, Connections};
+use crate::events::Event;
 use crate::member::{Member, Pending};
-use crate::process::Event;
 use crate::requests::MAX_NAME;
 
 /// Who has attached a source: that worker tells its process of it, and of its end, so that they come in this order.

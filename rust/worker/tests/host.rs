@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use dataflow_protocol::error::{ErrorBody, ErrorCode};
 use dataflow_protocol::ids::RelationId;
 use dataflow_worker::config::Config;
+use dataflow_worker::events::{Answer, Ending, Event};
 use dataflow_worker::feed::{Bell, Feed};
 use dataflow_worker::host::Host;
-use dataflow_worker::process::{Answer, Ending, Event};
 use mio::unix::SourceFd;
 use serde_json::{Value, json};
 
