@@ -4,15 +4,15 @@
 //! validation and all its refusals are met. `FUZZ_SECONDS` is how long it goes on. What plans mean is compared in
 //! `engine.rs`; here recursions may run for ever and products grow, within a bounded number of steps.
 
-#[path = "common/choices.rs"]
-#[allow(unreachable_pub, reason = "shared by tests, not a crate")]
-mod choices;
+#[allow(dead_code, unreachable_pub, reason = "shared by tests, not a crate")]
+mod common;
 #[path = "../../protocol/tests/common/fuzzing.rs"]
 mod fuzzing;
 
 use std::collections::BTreeSet;
 
-use choices::Choices;
+use common::choices::Choices;
+use common::plans::PlanBuilder;
 use dataflow_engine::{EmitBudget, Engine, EngineError};
 use dataflow_protocol::dictionary;
 use dataflow_protocol::ids::WorkerIndex;
@@ -83,15 +83,14 @@ fn word(value: &Value) -> u64 {
 /// A plan in the making.
 struct Maker<'a> {
     choices: Choices<'a>,
-    plan: Plan,
+    plan: PlanBuilder,
     types: Vec<Vec<Type>>,
 }
 
 impl Maker<'_> {
     fn node(&mut self, node: Node, types: Vec<Type>) -> usize {
-        self.plan.nodes.push(node);
         self.types.push(types);
-        self.types.len() - 1
+        self.plan.node(node)
     }
 
     /// A node, mostly one that exists.
@@ -299,10 +298,9 @@ impl Maker<'_> {
     }
 
     fn relation(&mut self, types: &[Type], input: Option<InputMode>) -> usize {
-        let columns = types.iter().enumerate().map(|(at, &ty)| Column::new(format!("c{at}"), ty)).collect();
-        let name = format!("r{}", self.plan.relations.len());
-        self.plan.relations.push(Relation { name, columns, input, output: true });
-        self.plan.relations.len() - 1
+        let local = self.plan.0.relations.len();
+        self.plan.relation(&format!("r{local}"), types, input);
+        local
     }
 
     /// Relations in strata, over whatever nodes come about.
@@ -311,7 +309,7 @@ impl Maker<'_> {
             let recursive = self.choices.one_in(2);
             let mut relations: Vec<usize> = Vec::new();
             for _ in 0..1 + self.choices.below(2) {
-                let inputs = self.plan.relations.iter().filter(|relation| relation.input.is_some()).count();
+                let inputs = self.plan.0.relations.iter().filter(|relation| relation.input.is_some()).count();
                 // Now and then an input has rules as well.
                 relations.push(if inputs > 0 && self.choices.one_in(6) {
                     self.choices.below(inputs)
@@ -321,7 +319,7 @@ impl Maker<'_> {
                 });
             }
             let types = |maker: &Self, relation: usize| -> Vec<Type> {
-                maker.plan.relations[relation].columns.iter().map(|column| column.ty).collect()
+                maker.plan.0.relations[relation].columns.iter().map(|column| column.ty).collect()
             };
             if recursive {
                 for &relation in &relations {
@@ -340,9 +338,9 @@ impl Maker<'_> {
                 let filter = self.filter(&columns);
                 let project = self.project(&columns, &types);
                 let node = self.node(Node::Map { input, filter, project }, types);
-                definitions.push(Definition { relation, node });
+                definitions.push((RelationRef::Local(relation), node));
             }
-            self.plan.strata.push(Stratum { recursive, relations: definitions });
+            self.plan.stratum(recursive, &definitions);
             for relation in relations {
                 let types = types(self, relation);
                 self.node(Node::Get { relation: RelationRef::Local(relation) }, types);
@@ -351,27 +349,11 @@ impl Maker<'_> {
     }
 }
 
-fn empty(name: &str) -> Plan {
-    Plan {
-        version: VERSION,
-        name: name.into(),
-        digest: name.into(),
-        imports: Vec::new(),
-        types: Vec::new(),
-        relations: Vec::new(),
-        nodes: Vec::new(),
-        strata: Vec::new(),
-        rules: Vec::new(),
-        causes: Vec::new(),
-        frozen: false,
-    }
-}
-
 /// A plan by so many choices, which may import `base`. A frozen one has nothing else to read, but for a mistake.
 fn make(choices: Choices<'_>, base: &Import) -> Plan {
-    let mut maker = Maker { choices, plan: empty("fuzz"), types: Vec::new() };
-    maker.plan.frozen = maker.choices.one_in(3);
-    let alone = maker.plan.frozen && !maker.choices.one_in(50);
+    let mut maker = Maker { choices, plan: PlanBuilder::new("fuzz"), types: Vec::new() };
+    maker.plan.0.frozen = maker.choices.one_in(3);
+    let alone = maker.plan.0.frozen && !maker.choices.one_in(50);
     for _ in 0..if alone { 0 } else { 1 + maker.choices.below(3) } {
         let types = types(&mut maker.choices, 4);
         let mode = match maker.choices.below(4) {
@@ -385,8 +367,8 @@ fn make(choices: Choices<'_>, base: &Import) -> Plan {
         maker.node(Node::Get { relation: RelationRef::Local(relation) }, types);
     }
     if alone || maker.choices.one_in(2) {
-        maker.plan.imports.push(base.clone());
-        maker.node(Node::Get { relation: RelationRef::Import(0) }, base.types.clone());
+        let relation = maker.plan.import(base.relation.0, &base.name, &base.types);
+        maker.node(Node::Get { relation }, base.types.clone());
     }
     if maker.choices.one_in(3) {
         let types = types(&mut maker.choices, 3);
@@ -398,7 +380,7 @@ fn make(choices: Choices<'_>, base: &Import) -> Plan {
     if !maker.choices.one_in(8) {
         maker.strata();
     }
-    maker.plan
+    maker.plan.0
 }
 
 /// Registers the plan and puts it to work; whether it passed validation.
@@ -406,16 +388,10 @@ fn exercise(worker: &mut Worker, choices: &[u32]) -> Result<bool, EngineError> {
     let (plan_choices, row_choices) = choices.split_at(choices.len() * 3 / 4);
     let mut rows = Choices::new(row_choices);
     let mut engine = Engine::new(worker);
-    let mut base = empty("base");
+    let mut base = PlanBuilder::new("base");
     let types = [Type::Number, Type::Symbol, Type::Number];
-    let columns = types.iter().enumerate().map(|(at, &ty)| Column::new(format!("c{at}"), ty)).collect();
-    base.relations.push(Relation {
-        name: "base".into(),
-        columns,
-        input: Some(InputMode::Set),
-        output: false,
-    });
-    let imported = engine.register(worker, 1, &base)?.relations[0].id;
+    base.relation("base", &types, Some(InputMode::Set));
+    let imported = engine.register(worker, 1, &base.0)?.relations[0].id;
     let import = Import { relation: imported, name: "base".into(), types: types.to_vec() };
     let plan = make(Choices::new(plan_choices), &import);
     let text = serde_json::to_string(&plan).expect("a plan is JSON");
