@@ -28,6 +28,43 @@ pub(crate) fn merge_runs<'a, T: EngineTime>(
     }
 }
 
+/// Updates of the longest run that [`shrink`] looks at, and at most so many times as many of each.
+const SAMPLE: usize = 256;
+
+/// Whether merging leaves out a quarter of the updates or more, judged by some in the middle.
+pub(crate) fn shrink<T: EngineTime>(runs: &[Updates<T>]) -> bool {
+    let Some(longest) = runs.iter().max_by_key(|run| run.len()).filter(|run| !run.is_empty()) else {
+        return false;
+    };
+    let middle = longest.len() / 2;
+    let (first, last) = (longest.row(middle), longest.row((middle + SAMPLE).min(longest.len()) - 1));
+    let sample = |run: &Updates<T>| {
+        let start = partition_point(run, |row| row < first);
+        let end = partition_point(run, |row| row <= last).min(start + 16 * SAMPLE);
+        let mut sample = Updates::with_capacity(run.width(), end - start);
+        sample.extend_from(run, start..end);
+        sample
+    };
+    let samples: Vec<Updates<T>> = runs.iter().map(sample).collect();
+    let (all, mut left) = (samples.iter().map(Updates::len).sum::<usize>(), 0);
+    merge_runs(&samples, |_, times| left += times.len());
+    left <= all - all / 4
+}
+
+/// How many rows of a sorted run come first for which `before` holds.
+fn partition_point<T: EngineTime>(run: &Updates<T>, before: impl Fn(&[Word]) -> bool) -> usize {
+    let (mut start, mut end) = (0, run.len());
+    while start < end {
+        let middle = start.midpoint(end);
+        if before(run.row(middle)) {
+            start = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    start
+}
+
 /// Narrow rows, the usual ones, are compared as arrays.
 #[inline]
 fn narrow<const N: usize, T: EngineTime>(run: &Updates<T>, index: usize) -> [Word; N] {
@@ -160,5 +197,25 @@ mod tests {
                 assert_eq!(found, expected, "{count} runs of width {width}");
             }
         }
+    }
+
+    #[test]
+    fn what_would_be_left_out_is_judged_by_the_middle() {
+        let run = |first: u64, rows: u64, step: u64| {
+            let mut run = Updates::<u64>::new(1);
+            (0..rows).for_each(|row| run.push(&[first + row * step], 0, 1));
+            run
+        };
+        let equal = [run(0, 5_000, 3), run(0, 5_000, 3)];
+        assert!(shrink(&equal));
+        assert!(!shrink(&[run(0, 5_000, 3), run(1, 5_000, 3)]));
+        // Of unequal lengths: the short one's few rows are all in the long one, which they leave as long as it is.
+        assert!(!shrink(&[run(0, 50_000, 1), run(0, 50, 1_000)]));
+        assert!(!shrink(&equal[..1]) && !shrink::<u64>(&[]) && !shrink(&[run(0, 0, 1), run(0, 0, 1)]));
+        // Many equal rows of no width, each at a time of its own, differ.
+        let mut empty = Updates::<u64>::new(0);
+        (0..10_000).for_each(|time| empty.push(&[], time, 1));
+        assert!(!shrink(&[empty.clone()]));
+        assert!(shrink(&[empty.clone(), empty]));
     }
 }

@@ -7,7 +7,7 @@ use dataflow_protocol::value::Word;
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
-use crate::container::runs::merge_runs;
+use crate::container::runs::{merge_runs, shrink};
 use crate::container::sort::consolidate;
 use crate::container::{Diff, EngineTime, TimeColumn, Updates};
 use crate::meter::Held;
@@ -15,9 +15,13 @@ use crate::meter::Held;
 /// Updates gathered before they are sorted as one run.
 pub(crate) const RUN_ROWS: usize = 1 << 16;
 
-/// Runs of about one length that are merged to one: many, so that an update is copied seldom; not more, so that what
-/// adds up to nothing is found out before it takes much space.
+/// Runs of about one length that are merged to one if that leaves out much: what adds up to nothing is to be found out
+/// before it takes much space.
 const FAN: usize = 8;
+
+/// Runs of about one length that are merged to one in any case. More, since all that is gained is that fewer are read
+/// at once when a batch is made.
+const WIDE_FAN: usize = 64;
 
 /// What waits. An update is looked at when a batch is made; if its time isn't over, once more when it is, however many
 /// batches are made until then.
@@ -170,7 +174,9 @@ impl<T: EngineTime> Runs<T> {
         self.sorted.push(run);
         loop {
             let alike = self.sorted.iter().rev().take_while(|run| level(run.len()) <= longest).count();
-            if alike < FAN {
+            let looked_at = &self.sorted[self.sorted.len() - alike..];
+            let worth = alike >= FAN && alike.is_power_of_two() && shrink(looked_at);
+            if alike < WIDE_FAN && !worth {
                 return;
             }
             let runs = self.sorted.split_off(self.sorted.len() - alike);
@@ -306,16 +312,29 @@ mod tests {
         assert_eq!(ladder.held().get().0, 20);
     }
 
-    #[test]
-    fn runs_are_merged_only_with_their_like() {
+    /// The lengths of runs after so many full ones of rows that `word` gives, in full runs.
+    fn lengths(runs: u64, word: impl Fn(u64, u64) -> u64) -> Vec<usize> {
         let mut ladder = Ladder::<u64>::default();
-        let rows = RUN_ROWS as u64;
-        for part in 0..20 {
+        for run in 0..runs {
             let mut updates = Updates::new(1);
-            (0..rows).for_each(|word| updates.push(&[word * 20 + part], 0, 1));
+            (0..RUN_ROWS as u64).for_each(|row| updates.push(&[word(run, row)], 0, 1));
             ladder.insert(&mut updates);
         }
-        let lengths: Vec<u64> = ladder.recent.sorted.iter().map(|run| run.len() as u64 / rows).collect();
-        assert_eq!(lengths, [8, 8, 1, 1, 1, 1]);
+        ladder.recent.sorted.iter().map(|run| run.len() / RUN_ROWS).collect()
+    }
+
+    #[test]
+    fn runs_that_are_alike_are_merged_early() {
+        // Each row comes twice: in this run and in the next. What eight runs leave is one of about their length.
+        let twice = |run: u64, row: u64| row * 30 + run / 2;
+        assert_eq!(lengths(8, twice), [4]);
+        assert_eq!(lengths(15, twice), [8]);
+    }
+
+    #[test]
+    fn runs_that_differ_are_merged_late_and_only_with_their_like() {
+        let once = |run: u64, row: u64| row * 100 + run;
+        assert_eq!(lengths(63, once), [1; 63]);
+        assert_eq!(lengths(67, once), [64, 1, 1, 1]);
     }
 }
