@@ -16,20 +16,35 @@ use crate::container::{Diff, EngineTime, RunVec, TimeColumn, Updates, append};
 struct Ends {
     len: usize,
     ends: Vec<u32>,
+    /// How many groups will come, if that is known.
+    expected: usize,
 }
 
 impl Ends {
     #[inline]
     fn push(&mut self, end: usize) {
         if self.ends.is_empty() && end != self.len + 1 {
-            self.ends.reserve(self.len + 16);
-            self.ends.extend(1..=self.len as u32);
+            self.spill();
         } else if self.ends.is_empty() {
             self.len += 1;
             return;
         }
         self.ends.push(end as u32);
         self.len += 1;
+    }
+
+    #[cold]
+    fn spill(&mut self) {
+        self.ends.reserve(self.expected.max(self.len + 16));
+        self.ends.extend(1..=self.len as u32);
+    }
+
+    /// Adds so many groups of one member each.
+    fn push_single(&mut self, groups: usize) {
+        if let Some(&last) = self.ends.last() {
+            self.ends.extend(last + 1..=last + groups as u32);
+        }
+        self.len += groups;
     }
 
     /// The group that `member` is of.
@@ -157,12 +172,33 @@ impl Trie {
         }
     }
 
+    /// How key `index` compares with `key`.
+    #[inline]
+    pub(super) fn cmp_key(&self, index: usize, key: &[Word]) -> Ordering {
+        match (self.key_width, key) {
+            (1, &[key]) => self.keys[index].cmp(&key),
+            _ => self.key(index).cmp(key),
+        }
+    }
+
     /// How value `index` compares with `value`.
     #[inline]
     pub(crate) fn cmp_value(&self, index: usize, value: &[Word]) -> Ordering {
         match (self.val_width, value) {
             (1, &[value]) => self.vals[index].cmp(&value),
             _ => self.value(index).cmp(value),
+        }
+    }
+
+    /// Gives the values up to `end` to a key: the last one, or another.
+    #[inline]
+    fn end_key(&mut self, key: &[Word], end: usize) {
+        let keys = self.key_ends.len;
+        if keys > 0 && self.is_key(keys - 1, key) {
+            self.key_ends.extend_last(end);
+        } else {
+            append(&mut self.keys, key);
+            self.key_ends.push(end);
         }
     }
 
@@ -220,6 +256,11 @@ impl<T: EngineTime> RowBatch<T> {
         self.times.uniform()
     }
 
+    /// Whether each value has one update.
+    pub(super) fn is_single(&self) -> bool {
+        self.trie.val_ends.ends.is_empty()
+    }
+
     #[inline]
     pub(crate) fn time(&self, update: usize) -> T {
         self.times.get(update)
@@ -271,6 +312,7 @@ impl<T: EngineTime> BatchBuilder<T> {
         let trie = &mut self.batch.trie;
         trie.keys.reserve(keys * trie.key_width);
         trie.vals.reserve(vals * trie.val_width);
+        (trie.key_ends.expected, trie.val_ends.expected) = (keys, vals);
         TimeColumn::<T>::expect(&mut self.batch.times, updates);
         self.batch.diffs.expect(updates);
     }
@@ -294,12 +336,38 @@ impl<T: EngineTime> BatchBuilder<T> {
         let vals = trie.val_ends.len;
         append(&mut trie.vals, val);
         trie.val_ends.push(updates);
-        let keys = trie.key_ends.len;
-        if keys > 0 && trie.is_key(keys - 1, key) {
-            trie.key_ends.extend_last(vals + 1);
-        } else {
-            append(&mut trie.keys, key);
-            trie.key_ends.push(vals + 1);
+        trie.end_key(key, vals + 1);
+    }
+
+    /// Adds the next rows as they stand in a batch whose values have one update each: `vals`, of which the first is of
+    /// key `key`, at times as `retime` tells.
+    pub(super) fn copy(
+        &mut self,
+        from: &RowBatch<T>,
+        key: usize,
+        vals: Range<usize>,
+        mut retime: impl FnMut(T) -> T,
+    ) {
+        debug_assert!(from.is_single());
+        let RowBatch { trie, times, diffs } = &mut self.batch;
+        let (before, width) = (trie.val_ends.len, trie.val_width);
+        append(&mut trie.vals, &from.trie.vals[vals.start * width..vals.end * width]);
+        vals.clone().for_each(|update| times.push(retime(from.time(update))));
+        diffs.extend_from(&from.diffs, vals.clone());
+        trie.val_ends.push_single(vals.len());
+        self.ended = diffs.len();
+        let (mut key, mut next) = (key, vals.start);
+        while next < vals.end {
+            let end = from.trie.values(key).end.min(vals.end);
+            trie.end_key(from.trie.key(key), before + end - vals.start);
+            (key, next) = (key + 1, end);
+            if from.trie.key_ends.ends.is_empty() {
+                // The other keys have one value each and are others.
+                let (rest, width) = (vals.end - next, trie.key_width);
+                append(&mut trie.keys, &from.trie.keys[key * width..(key + rest) * width]);
+                trie.key_ends.push_single(rest);
+                break;
+            }
         }
     }
 
@@ -337,8 +405,7 @@ impl Ends {
     /// Moves the end of the last group.
     fn extend_last(&mut self, end: usize) {
         if self.ends.is_empty() {
-            self.ends.reserve(self.len + 16);
-            self.ends.extend(1..=self.len as u32);
+            self.spill();
         }
         if let Some(last) = self.ends.last_mut() {
             *last = end as u32;

@@ -2,11 +2,13 @@
 
 use std::cmp::Ordering;
 
+use dataflow_protocol::value::Word;
 use differential_dataflow::trace::implementations::spine_fueled::{Merger, SpineBatch};
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
-use super::batch::{BatchBuilder, RowBatch};
+use super::batch::{BatchBuilder, RowBatch, Trie};
+use super::sample::gallop;
 use super::view::View;
 use crate::container::sort::consolidate_times;
 use crate::container::{Diff, EngineTime};
@@ -20,33 +22,40 @@ pub(crate) struct RowMerger<T: EngineTime> {
     times: Vec<(T, Diff)>,
 }
 
+/// The next row: its key, and its value counted through all keys.
 #[derive(Clone, Copy, Default)]
 struct Position {
     key: usize,
     val: usize,
 }
 
-impl Position {
-    fn step<T: EngineTime>(&mut self, batch: &RowBatch<T>) {
-        self.val += 1;
-        if self.val >= batch.trie().values(self.key).end {
-            self.key += 1;
-        }
-    }
+/// One of the two batches.
+#[derive(Clone, Copy)]
+enum Side {
+    Left,
+    Right,
 }
 
 impl<T: EngineTime> RowMerger<T> {
-    /// Takes the updates of the value at `position`, compacted, and steps on.
-    fn take(&mut self, batch: &RowBatch<T>, from: fn(&mut Self) -> &mut Position) -> usize {
-        let position = *from(self);
-        let range = batch.trie().updates(position.val);
+    fn position(&mut self, side: Side) -> &mut Position {
+        match side {
+            Side::Left => &mut self.left,
+            Side::Right => &mut self.right,
+        }
+    }
+
+    /// Takes the updates of the next value, compacted, and steps on.
+    fn take(&mut self, batch: &RowBatch<T>, side: Side) -> usize {
+        let Position { key, val } = *self.position(side);
+        let range = batch.trie().updates(val);
         let count = range.len();
         for update in range {
             let mut time = batch.time(update);
             time.advance_by(self.since.borrow());
             self.times.push((time, batch.diff(update)));
         }
-        from(self).step(batch);
+        let ended = val + 1 == batch.trie().values(key).end;
+        *self.position(side) = Position { key: key + usize::from(ended), val: val + 1 };
         count
     }
 
@@ -57,6 +66,91 @@ impl<T: EngineTime> RowMerger<T> {
         }
         self.builder.end_value(batch.trie().key(at.key), batch.trie().value(at.val));
     }
+
+    /// Merges the next rows of one batch, before any of the other's, up to the one at `end`; how many updates they have, at
+    /// most about as many as there is fuel.
+    fn copy(&mut self, batch: &RowBatch<T>, side: Side, end: Position, fuel: isize) -> usize {
+        let start = *self.position(side);
+        if !batch.is_single() {
+            let mut effort = 0;
+            while self.position(side).val < end.val && (effort as isize) < fuel {
+                let at = *self.position(side);
+                effort += self.take(batch, side);
+                self.give(batch, at);
+            }
+            return effort;
+        }
+        let most = start.val.saturating_add(fuel as usize);
+        let end = if end.val <= most { end } else { Position { key: batch.trie().key_of(most), val: most } };
+        let (since, mut last) = (self.since.borrow(), None);
+        self.builder.copy(batch, start.key, start.val..end.val, |time| match last {
+            // Times that follow one another are mostly the same.
+            Some((before, advanced)) if before == time => advanced,
+            _ => {
+                let mut advanced = time;
+                advanced.advance_by(since);
+                last = Some((time, advanced));
+                advanced
+            }
+        });
+        *self.position(side) = end;
+        end.val - start.val
+    }
+
+    /// Merges some rows; their updates.
+    fn advance(&mut self, left: &RowBatch<T>, right: &RowBatch<T>, fuel: isize) -> usize {
+        let (lefts, rights) = (left.trie(), right.trie());
+        if self.left.key == lefts.keys() {
+            return self.copy(right, Side::Right, end_of(rights), fuel);
+        }
+        if self.right.key == rights.keys() {
+            return self.copy(left, Side::Left, end_of(lefts), fuel);
+        }
+        match lefts.cmp_key(self.left.key, rights.key(self.right.key)) {
+            Ordering::Less => {
+                let end = keys_before(lefts, self.left.key, rights.key(self.right.key));
+                self.copy(left, Side::Left, end, fuel)
+            }
+            Ordering::Greater => {
+                let end = keys_before(rights, self.right.key, lefts.key(self.left.key));
+                self.copy(right, Side::Right, end, fuel)
+            }
+            Ordering::Equal => match lefts.cmp_value(self.left.val, rights.value(self.right.val)) {
+                Ordering::Less => {
+                    let end = values_before(lefts, self.left, rights.value(self.right.val));
+                    self.copy(left, Side::Left, end, fuel)
+                }
+                Ordering::Greater => {
+                    let end = values_before(rights, self.right, lefts.value(self.left.val));
+                    self.copy(right, Side::Right, end, fuel)
+                }
+                Ordering::Equal => {
+                    let at = self.left;
+                    let effort = self.take(left, Side::Left) + self.take(right, Side::Right);
+                    self.give(left, at);
+                    effort
+                }
+            },
+        }
+    }
+}
+
+/// Past the last row.
+fn end_of(trie: &Trie) -> Position {
+    Position { key: trie.keys(), val: trie.vals() }
+}
+
+/// Past the keys after the one at `from`, which is less than `key`, that are less, too.
+fn keys_before(trie: &Trie, from: usize, key: &[Word]) -> Position {
+    let end = gallop(from + 1, trie.keys(), |at| trie.cmp_key(at, key).is_lt());
+    Position { key: end, val: trie.start_of(end) }
+}
+
+/// Past the values of a key after the one at `from`, which is less than `value`, that are less, too.
+fn values_before(trie: &Trie, from: Position, value: &[Word]) -> Position {
+    let end = trie.values(from.key).end;
+    let val = trie.seek_value(from.val + 1, end, value);
+    Position { key: from.key + usize::from(val == end), val }
 }
 
 impl<T: EngineTime> Merger<View<T>> for RowMerger<T> {
@@ -79,28 +173,7 @@ impl<T: EngineTime> Merger<View<T>> for RowMerger<T> {
         let (left, right) = (left.local(), right.local());
         let (lefts, rights) = (left.trie().keys(), right.trie().keys());
         while *fuel > 0 && (self.left.key < lefts || self.right.key < rights) {
-            let order = if self.left.key == lefts {
-                Ordering::Greater
-            } else if self.right.key == rights {
-                Ordering::Less
-            } else {
-                let by_key = left.trie().key(self.left.key).cmp(right.trie().key(self.right.key));
-                by_key.then_with(|| left.trie().value(self.left.val).cmp(right.trie().value(self.right.val)))
-            };
-            let (at_left, at_right) = (self.left, self.right);
-            let mut effort = 0;
-            if order.is_le() {
-                effort += self.take(left, |merger| &mut merger.left);
-            }
-            if order.is_ge() {
-                effort += self.take(right, |merger| &mut merger.right);
-            }
-            if order.is_le() {
-                self.give(left, at_left)
-            } else {
-                self.give(right, at_right)
-            }
-            *fuel -= effort as isize;
+            *fuel -= self.advance(left, right, *fuel) as isize;
         }
     }
 
@@ -115,5 +188,100 @@ impl<T: EngineTime> SpineBatch for View<T> {
 
     fn len(&self) -> usize {
         View::len(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::container::sort::consolidate;
+    use crate::container::{Inner, Updates};
+
+    type Sums<T> = BTreeMap<(Vec<Word>, T), Diff>;
+
+    fn random(state: &mut u64, below: u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) % below
+    }
+
+    /// A batch of rows, which are added to `sums` as of `since`; `often` says how many updates a row may have.
+    fn batch<T: EngineTime>(
+        state: &mut u64,
+        (width, key_width, often): (usize, usize, u64),
+        since: &Antichain<T>,
+        time: impl Fn(&mut u64) -> T,
+        sums: &mut Sums<T>,
+    ) -> View<T> {
+        let mut updates = Updates::new(width);
+        let (span, mut rows) = (1 + random(state, 6), BTreeMap::<Vec<Word>, u64>::new());
+        for _ in 0..random(state, 40) {
+            let row: Vec<Word> = (0..width).map(|_| random(state, span)).collect();
+            let count = rows.entry(row.clone()).or_default();
+            if *count < often {
+                *count += 1;
+                updates.push(&row, time(state), [-1, 1, 2][random(state, 3) as usize]);
+            }
+        }
+        consolidate(&mut updates);
+        for index in 0..updates.len() {
+            let mut time = updates.time(index);
+            time.advance_by(since.borrow());
+            *sums.entry((updates.row(index).to_vec(), time)).or_default() += updates.diff(index);
+        }
+        View::from(RowBatch::from_runs(&[updates], key_width))
+    }
+
+    /// What two batches hold is merged bit by bit and compared with what they add up to.
+    fn agrees_with_sums<T: EngineTime>(since: &Antichain<T>, time: impl Fn(&mut u64) -> T) {
+        let state = &mut 5;
+        for round in 0..600 {
+            let width = random(state, 5) as usize;
+            let shape = (width, random(state, width as u64 + 1) as usize, 1 + random(state, 2));
+            let mut sums = Sums::new();
+            let left = batch(state, shape, since, &time, &mut sums);
+            let right = batch(state, shape, since, &time, &mut sums);
+            if left.len() == 0 || right.len() == 0 {
+                continue;
+            }
+            let mut merger = RowMerger::new(&left, &right, since.borrow());
+            loop {
+                let given = 1 + random(state, 9) as isize;
+                let mut fuel = given;
+                merger.work(&left, &right, &mut fuel);
+                assert!(fuel >= -4, "round {round}: {fuel} of {given} is left");
+                if fuel > 0 {
+                    break;
+                }
+            }
+            let mut found = Sums::new();
+            if let Some(merged) = merger.done() {
+                let trie = merged.trie();
+                let rows = (0..trie.keys()).flat_map(|key| trie.values(key).map(move |val| (key, val)));
+                for (key, val) in rows {
+                    let row = [trie.key(key), trie.value(val)].concat();
+                    for update in trie.updates(val) {
+                        let (time, diff) = (merged.local().time(update), merged.diff(update));
+                        assert_eq!(found.insert((row.clone(), time), diff), None, "round {round}");
+                    }
+                }
+                // In order, each key once.
+                let keys: Vec<_> = (0..trie.keys()).map(|key| trie.key(key).to_vec()).collect();
+                assert!(keys.is_sorted_by(|a, b| a < b), "round {round}: {keys:?}");
+            }
+            sums.retain(|_, diff| *diff != 0);
+            assert_eq!(found, sums, "round {round}: {shape:?}");
+        }
+    }
+
+    #[test]
+    fn merged_batches_are_what_they_add_up_to() {
+        agrees_with_sums(&Antichain::from_elem(3), |state| random(state, 6));
+        agrees_with_sums(&Antichain::from_elem(0), |state| random(state, 6));
+        agrees_with_sums(&Antichain::new(), |state| random(state, 2));
+        let inner = |state: &mut u64| Inner::new(random(state, 3), random(state, 3) as u32);
+        agrees_with_sums(&Antichain::from_iter([Inner::new(1, 1)]), inner);
+        agrees_with_sums(&Antichain::from_iter([Inner::new(0, 2), Inner::new(2, 0)]), inner);
     }
 }
