@@ -18,6 +18,9 @@ const SEGMENT: usize = 1 << 16;
 /// Slots of an empty table.
 const LEAST_SLOTS: usize = 1 << 6;
 
+/// Rows that are put into a larger table at once.
+const GROWN_AT_ONCE: usize = 1 << 10;
+
 /// Rows that there can be, as places have 32 bits.
 const MOST_ROWS: usize = 1 << 32;
 
@@ -111,11 +114,7 @@ impl Seen {
 
     /// Reads what will be read for these hashes. Here no read waits for another, so that memory gives many at a time.
     fn touch(&self, hashes: &[u64]) {
-        let mut sum = 0;
-        for &hash in hashes {
-            let slot = self.home(hash);
-            sum += u64::from(self.tags[slot]) + u64::from(self.slots[slot]);
-        }
+        let mut sum = self.touch_slots(hashes);
         for &hash in hashes {
             let slot = self.home(hash);
             if self.tags[slot] == tag(hash) {
@@ -123,6 +122,12 @@ impl Seen {
             }
         }
         std::hint::black_box(sum);
+    }
+
+    /// The same for slots alone; the sum of what is there.
+    fn touch_slots(&self, hashes: &[u64]) -> u64 {
+        let slots = hashes.iter().map(|&hash| self.home(hash));
+        std::hint::black_box(slots.map(|slot| u64::from(self.tags[slot]) + u64::from(self.slots[slot])).sum())
     }
 
     /// The free slot for a row, if it isn't there.
@@ -156,14 +161,20 @@ impl Seen {
     fn grow(&mut self) {
         let slots = 2 * self.slots.len();
         (self.tags, self.slots) = (vec![0; slots], vec![0; slots]);
-        for place in 0..self.rows {
-            let hash = hash(self.row(place));
-            let mut slot = self.home(hash);
-            while self.tags[slot] != 0 {
-                slot = (slot + 1) & (slots - 1);
+        let mut hashes = std::mem::take(&mut self.hashes);
+        for start in (0..self.rows).step_by(GROWN_AT_ONCE) {
+            hashes.clear();
+            hashes.extend((start..self.rows.min(start + GROWN_AT_ONCE)).map(|place| hash(self.row(place))));
+            self.touch_slots(&hashes);
+            for (place, &hash) in (start..).zip(&hashes) {
+                let mut slot = self.home(hash);
+                while self.tags[slot] != 0 {
+                    slot = (slot + 1) & (slots - 1);
+                }
+                (self.tags[slot], self.slots[slot]) = (tag(hash), place as u32);
             }
-            (self.tags[slot], self.slots[slot]) = (tag(hash), place as u32);
         }
+        self.hashes = hashes;
     }
 
     /// Takes out all rows, as a batch of `time`.
