@@ -28,6 +28,8 @@ mod limits;
 mod meter;
 mod multijoin;
 mod operators;
+#[cfg(test)]
+mod random;
 mod render;
 mod snapshot;
 mod statistics;

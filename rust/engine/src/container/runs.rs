@@ -3,6 +3,7 @@
 use dataflow_protocol::value::Word;
 
 use super::column::EngineTime;
+use super::search::bisect;
 use super::sort::consolidate_times;
 use super::updates::{Diff, Updates};
 
@@ -39,8 +40,8 @@ pub(crate) fn shrink<T: EngineTime>(runs: &[Updates<T>]) -> bool {
     let middle = longest.len() / 2;
     let (first, last) = (longest.row(middle), longest.row((middle + SAMPLE).min(longest.len()) - 1));
     let sample = |run: &Updates<T>| {
-        let start = partition_point(run, |row| row < first);
-        let end = partition_point(run, |row| row <= last).min(start + 16 * SAMPLE);
+        let start = bisect(0..run.len(), |at| run.row(at) < first);
+        let end = bisect(start..run.len(), |at| run.row(at) <= last).min(start + 16 * SAMPLE);
         let mut sample = Updates::with_capacity(run.width(), end - start);
         sample.extend_from(run, start..end);
         sample
@@ -49,20 +50,6 @@ pub(crate) fn shrink<T: EngineTime>(runs: &[Updates<T>]) -> bool {
     let (all, mut left) = (samples.iter().map(Updates::len).sum::<usize>(), 0);
     merge_runs(&samples, |_, times| left += times.len());
     left <= all - all / 4
-}
-
-/// How many rows of a sorted run come first for which `before` holds.
-fn partition_point<T: EngineTime>(run: &Updates<T>, before: impl Fn(&[Word]) -> bool) -> usize {
-    let (mut start, mut end) = (0, run.len());
-    while start < end {
-        let middle = start.midpoint(end);
-        if before(run.row(middle)) {
-            start = middle + 1;
-        } else {
-            end = middle;
-        }
-    }
-    start
 }
 
 /// Narrow rows, the usual ones, are compared as arrays.
@@ -166,14 +153,12 @@ mod tests {
 
     use super::*;
     use crate::container::sort::consolidate;
+    use crate::random::random;
 
     #[test]
     fn runs_merge_to_what_they_add_up_to() {
         let mut state = 7u64;
-        let mut random = move |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % below
-        };
+        let mut random = move |below| random(&mut state, below);
         for width in 0..6usize {
             for count in [0usize, 1, 2, 3, 5, 8, 13] {
                 let mut sums: BTreeMap<(Vec<Word>, u64), Diff> = BTreeMap::new();

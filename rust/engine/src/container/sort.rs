@@ -210,6 +210,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::random::random;
 
     /// Columns of all kinds: constant, small, biased as numbers are, texts in the upper bits, any word at all.
     fn word(kind: u64, random: u64) -> Word {
@@ -226,10 +227,7 @@ mod tests {
     #[test]
     fn what_is_sorted_adds_up_to_what_was_there_in_order() {
         let mut state = 11u64;
-        let mut random = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 33
-        };
+        let mut random = move || random(&mut state, 1 << 31);
         for width in 0..8usize {
             for rows in [0, 1, 2, FEW, FEW + 1, 40, 700] {
                 for kinds in 0..12u64 {

@@ -6,8 +6,9 @@ use std::ops::Range;
 use dataflow_protocol::value::Word;
 
 use super::registry::Words;
-use super::sample::{Sample, bisect, gallop};
+use super::sample::Sample;
 use crate::container::runs::merge_runs;
+use crate::container::search::{bisect, gallop};
 use crate::container::sort::consolidate;
 use crate::container::{Diff, EngineTime, RunVec, TimeColumn, Updates, append};
 

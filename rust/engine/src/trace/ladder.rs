@@ -235,13 +235,9 @@ impl<T: EngineTime> Extracted<T> {
 mod tests {
     use super::*;
     use crate::container::Inner;
+    use crate::random::random;
 
     type Sums<T> = BTreeMap<(T, Vec<Word>), Diff>;
-
-    fn random(state: &mut u64, below: u64) -> u64 {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*state >> 33) % below
-    }
 
     /// Takes out what is over, and compares it and what is left with `model`, from which it is taken too.
     fn extract<T: EngineTime>(ladder: &mut Ladder<T>, upper: &Antichain<T>, model: &mut Sums<T>) {

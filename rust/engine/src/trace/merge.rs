@@ -2,14 +2,13 @@
 
 use std::cmp::Ordering;
 
-use dataflow_protocol::value::Word;
 use differential_dataflow::trace::implementations::spine_fueled::{Merger, SpineBatch};
 use timely::progress::Antichain;
 use timely::progress::frontier::AntichainRef;
 
 use super::batch::{BatchBuilder, RowBatch, Trie};
-use super::sample::gallop;
 use super::view::View;
+use crate::container::search::gallop;
 use crate::container::sort::consolidate_times;
 use crate::container::{Diff, EngineTime};
 
@@ -100,38 +99,24 @@ impl<T: EngineTime> RowMerger<T> {
     /// Merges some rows; their updates.
     fn advance(&mut self, left: &RowBatch<T>, right: &RowBatch<T>, fuel: isize) -> usize {
         let (lefts, rights) = (left.trie(), right.trie());
-        if self.left.key == lefts.keys() {
-            return self.copy(right, Side::Right, end_of(rights), fuel);
-        }
-        if self.right.key == rights.keys() {
-            return self.copy(left, Side::Left, end_of(lefts), fuel);
-        }
-        match lefts.cmp_key(self.left.key, rights.key(self.right.key)) {
-            Ordering::Less => {
-                let end = keys_before(lefts, self.left.key, rights.key(self.right.key));
-                self.copy(left, Side::Left, end, fuel)
-            }
-            Ordering::Greater => {
-                let end = keys_before(rights, self.right.key, lefts.key(self.left.key));
-                self.copy(right, Side::Right, end, fuel)
-            }
-            Ordering::Equal => match lefts.cmp_value(self.left.val, rights.value(self.right.val)) {
-                Ordering::Less => {
-                    let end = values_before(lefts, self.left, rights.value(self.right.val));
-                    self.copy(left, Side::Left, end, fuel)
-                }
-                Ordering::Greater => {
-                    let end = values_before(rights, self.right, lefts.value(self.left.val));
-                    self.copy(right, Side::Right, end, fuel)
-                }
+        let (at_left, at_right) = (self.left, self.right);
+        let (side, end) = if at_left.key == lefts.keys() {
+            (Side::Right, end_of(rights))
+        } else if at_right.key == rights.keys() {
+            (Side::Left, end_of(lefts))
+        } else {
+            let by_key = lefts.cmp_key(at_left.key, rights.key(at_right.key));
+            match by_key.then_with(|| lefts.cmp_value(at_left.val, rights.value(at_right.val))) {
+                Ordering::Less => (Side::Left, before(lefts, at_left, rights, at_right, by_key.is_eq())),
+                Ordering::Greater => (Side::Right, before(rights, at_right, lefts, at_left, by_key.is_eq())),
                 Ordering::Equal => {
-                    let at = self.left;
                     let effort = self.take(left, Side::Left) + self.take(right, Side::Right);
-                    self.give(left, at);
-                    effort
+                    self.give(left, at_left);
+                    return effort;
                 }
-            },
-        }
+            }
+        };
+        self.copy(if matches!(side, Side::Left) { left } else { right }, side, end, fuel)
     }
 }
 
@@ -140,17 +125,18 @@ fn end_of(trie: &Trie) -> Position {
     Position { key: trie.keys(), val: trie.vals() }
 }
 
-/// Past the keys after the one at `from`, which is less than `key`, that are less, too.
-fn keys_before(trie: &Trie, from: usize, key: &[Word]) -> Position {
-    let end = gallop(from + 1, trie.keys(), |at| trie.cmp_key(at, key).is_lt());
-    Position { key: end, val: trie.start_of(end) }
-}
-
-/// Past the values of a key after the one at `from`, which is less than `value`, that are less, too.
-fn values_before(trie: &Trie, from: Position, value: &[Word]) -> Position {
-    let end = trie.values(from.key).end;
-    let val = trie.seek_value(from.val + 1, end, value);
-    Position { key: from.key + usize::from(val == end), val }
+/// Past the rows that come before the one at `bound` in `other`, as the one at `from` does: those of its key if that is the
+/// `same`, else all whose keys are less.
+fn before(trie: &Trie, from: Position, other: &Trie, bound: Position, same: bool) -> Position {
+    if same {
+        let end = trie.values(from.key).end;
+        let val = trie.seek_value(from.val + 1, end, other.value(bound.val));
+        Position { key: from.key + usize::from(val == end), val }
+    } else {
+        let key = other.key(bound.key);
+        let end = gallop(from.key + 1, trie.keys(), |at| trie.cmp_key(at, key).is_lt());
+        Position { key: end, val: trie.start_of(end) }
+    }
 }
 
 impl<T: EngineTime> Merger<View<T>> for RowMerger<T> {
@@ -195,16 +181,14 @@ impl<T: EngineTime> SpineBatch for View<T> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use dataflow_protocol::value::Word;
+
     use super::*;
     use crate::container::sort::consolidate;
     use crate::container::{Inner, Updates};
+    use crate::random::random;
 
     type Sums<T> = BTreeMap<(Vec<Word>, T), Diff>;
-
-    fn random(state: &mut u64, below: u64) -> u64 {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*state >> 33) % below
-    }
 
     /// A batch of rows, which are added to `sums` as of `since`; `often` says how many updates a row may have.
     fn batch<T: EngineTime>(

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use dataflow_protocol::value::Word;
 
+use crate::container::search::gallop;
+
 /// Words of keys for one in the sample, at most, which decides what it takes of memory.
 const WORDS: usize = 64;
 
@@ -53,29 +55,4 @@ impl Sample {
         let stop = gallop(begin, firsts.len(), |at| firsts[at] <= first);
         (from + 1).max(((begin - 1) << self.shift) + 1)..end.min(stop << self.shift)
     }
-}
-
-/// The first position from `from` up to `end` that is not `less`, which holds for a prefix.
-#[inline]
-pub(super) fn gallop(from: usize, end: usize, less: impl Fn(usize) -> bool) -> usize {
-    if from >= end || !less(from) {
-        return from;
-    }
-    let (mut low, mut step) = (from, 1);
-    while low + step < end && less(low + step) {
-        low += step;
-        step <<= 1;
-    }
-    bisect(low + 1..end.min(low + step), less)
-}
-
-/// The first position in `range`, or its end, that is not `less`, which holds for a prefix.
-#[inline]
-pub(super) fn bisect(range: Range<usize>, less: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (range.start, range.end);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if less(middle) { low = middle + 1 } else { high = middle }
-    }
-    low
 }

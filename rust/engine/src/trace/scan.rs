@@ -125,15 +125,13 @@ mod tests {
     use super::*;
     use crate::container::Updates;
     use crate::container::sort::consolidate;
+    use crate::random::random;
     use crate::trace::batch::RowBatch;
 
     #[test]
     fn a_scan_in_slices_sees_what_the_batches_add_up_to_at_its_time() {
         let mut state = 3u64;
-        let mut random = move |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % below
-        };
+        let mut random = move |below| random(&mut state, below);
         for width in 0..4usize {
             for key_width in 0..=width {
                 for batches in [0, 1, 2, 5] {

@@ -219,14 +219,12 @@ mod tests {
 
     use super::*;
     use crate::container::Diff;
+    use crate::random::random;
 
     #[test]
     fn each_row_is_new_once_and_all_come_out_in_order() {
         let mut state = 5u64;
-        let mut random = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 33
-        };
+        let mut random = move || random(&mut state, 1 << 31);
         for width in 0..4usize {
             for (count, bound) in [(0, 1), (5, 9), (2_000, 40), (SEGMENT * 5, 1 << 20)] {
                 let (mut seen, mut known) = (Seen::new(width), BTreeSet::new());

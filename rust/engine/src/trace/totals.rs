@@ -253,6 +253,7 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::random;
 
     #[test]
     fn groups_add_up_by_time_and_come_in_order() {
@@ -261,10 +262,7 @@ mod tests {
             // By key and time: the count, and the sum of words that need both halves.
             let mut sums: BTreeMap<(Vec<Word>, u64), [Diff; 3]> = BTreeMap::new();
             let mut state = 3u64;
-            let mut random = move |below: u64| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 33) % below
-            };
+            let mut random = move |below| random(&mut state, below);
             for _ in 0..50 {
                 let mut rows = Updates::new(key_width + 1);
                 for _ in 0..40 {
