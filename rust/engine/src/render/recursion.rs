@@ -35,8 +35,9 @@ pub(super) fn render<'scope, 'a>(
 ) -> Vec<(usize, Outcome<'scope>)> {
     let scope = outer.scope;
     let rules = Rules::new(outer.valid, stratum);
-    let growth = if outer.grows() { rules.growth() } else { Growth::None };
-    let defined = rules.parts(growth != Growth::Plain);
+    let by_rules = rules.growth();
+    let growth = if outer.grows() { by_rules } else { Growth::None };
+    let defined = rules.parts(by_rules, growth != Growth::Plain);
     scope.iterative::<u32, _, _>(|inner| {
         let mut recursion =
             Recursion { scope: inner, outer, rules, memo: Memo::default(), growth, found: BTreeMap::new() };

@@ -74,9 +74,10 @@ impl<'a> Rules<'a> {
         growth
     }
 
-    /// What defines each relation; if they are to be `arranged`, by what the rules join them by.
-    pub(super) fn parts(&self, arranged: bool) -> Vec<Parts> {
-        let (growth, keys) = (self.growth(), if arranged { self.keys() } else { BTreeMap::new() });
+    /// What defines each relation, of which [`Self::growth`] is known; if they are to be `arranged`, by what the rules join
+    /// them by.
+    pub(super) fn parts(&self, growth: Growth, arranged: bool) -> Vec<Parts> {
+        let keys = if arranged { self.keys() } else { BTreeMap::new() };
         self.stratum.relations.iter().map(|definition| self.divided(definition, growth, &keys)).collect()
     }
 
