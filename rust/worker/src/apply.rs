@@ -331,16 +331,8 @@ impl Member {
         let module = if self.engine.figures(name).is_some() { name.to_owned() } else { module };
         match self.engine.unregister(&mut self.worker, time, name) {
             Ok(relations) => {
-                let version = self.catalog.remove(&relations);
                 self.tell_log(time, "unregistered", name);
-                net.publish(&self.catalog);
-                relations.iter().for_each(|relation| self.end_relation(*relation, None, net));
-                if let Some(digest) = self.watch.remove(&module) {
-                    self.process.quarantine.computed(&digest);
-                }
-                if self.local == 0 {
-                    self.process.tell(Event::Unregistered { version, modules: vec![module], relations });
-                }
+                self.module_gone(module, relations, None, net);
                 self.acknowledge(origin, ticket, Done::Unregistered { time });
             }
             Err(error) if origin == self.index() => {
@@ -349,6 +341,26 @@ impl Member {
                 }
             }
             Err(_) => {}
+        }
+    }
+
+    /// A module has left the engine: takes it out of the catalog, and tells who has to know. `why`, if it was ended before its
+    /// time.
+    pub(crate) fn module_gone(
+        &mut self,
+        module: String,
+        relations: Vec<RelationId>,
+        why: Option<&ErrorBody>,
+        net: &mut Connections,
+    ) {
+        let version = self.catalog.remove(&relations);
+        net.publish(&self.catalog);
+        relations.iter().for_each(|relation| self.end_relation(*relation, why, net));
+        if let Some(digest) = self.watch.remove(&module) {
+            self.process.quarantine.computed(&digest);
+        }
+        if self.local == 0 {
+            self.process.tell(Event::Unregistered { version, modules: vec![module], relations });
         }
     }
 

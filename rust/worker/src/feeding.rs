@@ -55,10 +55,14 @@ impl Feeds {
 
     /// A relation is gone: nobody tells what was in it any more, so what waits for that is lost.
     pub(crate) fn end_relation(&mut self, relation: RelationId) {
-        let changes = |clearing: &mut Clearing| {
+        self.lose(|clearing| {
             clearing.supply.transaction.changes.iter().any(|change| change.relation == relation)
-        };
-        for Clearing { feed, supply, .. } in self.clearing.extract_if(.., changes) {
+        });
+    }
+
+    /// Gives up transactions that wait to know what is in relations that are gone.
+    fn lose(&mut self, lost: impl Fn(&Clearing) -> bool) {
+        for Clearing { feed, supply, .. } in self.clearing.extract_if(.., |clearing| lost(clearing)) {
             feed.lost(supply.bytes, gone());
         }
     }
@@ -154,11 +158,7 @@ impl Member {
 
     /// The contents that a feed has asked for won't come: the relation is gone.
     pub(crate) fn fed_gone(&mut self, ticket: Ticket) {
-        let asked = |clearing: &Clearing| clearing.missing.contains_key(&ticket);
-        if let Some(index) = self.feeds.clearing.iter().position(asked) {
-            let Clearing { feed, supply, .. } = self.feeds.clearing.swap_remove(index);
-            feed.lost(supply.bytes, gone());
-        }
+        self.feeds.lose(|clearing| clearing.missing.contains_key(&ticket));
     }
 
     /// Introduces a transaction of a source's, unless a relation that it changes is gone: then the feed ends.

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Command, Letter, Ticket};
 use crate::config::Tunables;
 use crate::connections::Connections;
-use crate::events::Event;
 use crate::member::{Done, Member, Pending};
 
 /// How often a worker looks at most.
@@ -270,15 +269,7 @@ impl Member {
         let gone = self.engine.interrupt(&mut self.worker, module, since);
         for info in &gone {
             let error = why.error(module, &info.name);
-            let version = self.catalog.remove(&info.relations);
-            net.publish(&self.catalog);
-            info.relations.iter().for_each(|relation| self.end_relation(*relation, Some(&error), net));
-            self.process.quarantine.computed(&info.digest);
-            self.watch.remove(&info.name);
-            if self.local == 0 {
-                let (modules, relations) = (vec![info.name.clone()], info.relations.clone());
-                self.process.tell(Event::Unregistered { version, modules, relations });
-            }
+            self.module_gone(info.name.clone(), info.relations.clone(), Some(&error), net);
             if self.index().0 == 0 {
                 tracing::warn!(time, "{}", error.message);
             }
