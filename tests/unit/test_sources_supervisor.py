@@ -131,6 +131,13 @@ def module(number: int, mode: Any = "set") -> dict[str, Any]:
     return {"name": "m", "relations": [{"id": number, "name": "r", "columns": columns, "input": mode}]}
 
 
+async def run_a_source(sources: Sources, workers: Workers) -> None:
+    """Source "s", attachment 1, reads into relation 1."""
+    sources.registered(module(1))
+    sources.attached(1, "s", json.dumps(FILE))
+    await workers.until_state("running")
+
+
 async def test_a_source_waits_for_its_relation_and_starts_again_with_another(
     sources: Sources, workers: Workers
 ) -> None:
@@ -146,9 +153,7 @@ async def test_a_source_waits_for_its_relation_and_starts_again_with_another(
 
 
 async def test_a_feed_that_has_ended_means_another_reader(sources: Sources, workers: Workers) -> None:
-    sources.registered(module(1))
-    sources.attached(1, "s", json.dumps(FILE))
-    await workers.until_state("running")
+    await run_a_source(sources, workers)
     workers.intakes[0].feeds[0].ended = ("not-found", "the relation is gone")
     sources._running["s"]._interrupt()
     await workers.until(lambda history: ("failed", 1 / 256) in history and history[-1][0] == "running")
@@ -174,9 +179,7 @@ async def test_what_fails_is_tried_again_less_and_less_often(sources: Sources, w
 
 
 async def test_detaching_waits_for_the_end_and_says_what_is_left(sources: Sources, workers: Workers) -> None:
-    sources.registered(module(1))
-    sources.attached(1, "s", json.dumps(FILE))
-    await workers.until_state("running")
+    await run_a_source(sources, workers)
     sources.detach(7, 1, "s")
     await workers.until_ended(7)
     assert workers.ended == [(7, 0, ["a slot"])]
@@ -196,9 +199,7 @@ async def test_a_name_can_be_used_again(sources: Sources, workers: Workers) -> N
 async def test_a_source_that_follows_another_may_be_told_of_before_the_others_end(
     sources: Sources, workers: Workers
 ) -> None:
-    sources.registered(module(1))
-    sources.attached(1, "s", json.dumps(FILE))
-    await workers.until_state("running")
+    await run_a_source(sources, workers)
     # Detached and attached again at once: two workers tell of it, in any order.
     sources.attached(2, "s", json.dumps(FILE))
     sources.detach(11, 1, "s")
@@ -213,9 +214,7 @@ async def test_a_source_that_follows_another_may_be_told_of_before_the_others_en
 async def test_an_end_that_is_told_late_answers_with_what_was_left(
     sources: Sources, workers: Workers
 ) -> None:
-    sources.registered(module(1))
-    sources.attached(1, "s", json.dumps(FILE))
-    await workers.until_state("running")
+    await run_a_source(sources, workers)
     sources.attached(2, "s", json.dumps(FILE))
     await workers.until(lambda _: len(Reader.opened) == 2)
     sources.detach(11, 1, "s")
@@ -224,9 +223,7 @@ async def test_an_end_that_is_told_late_answers_with_what_was_left(
 
 
 async def test_a_source_that_is_detached_is_not_attached_anew(sources: Sources, workers: Workers) -> None:
-    sources.registered(module(1))
-    sources.attached(1, "s", json.dumps(FILE))
-    await workers.until_state("running")
+    await run_a_source(sources, workers)
     # All of it is found at once by a supervisor that was busy.
     sources.detach(11, 1, "s")
     sources.fallen()
@@ -272,9 +269,7 @@ async def test_sources_are_attached_anew_when_the_cluster_is(sources: Sources, w
 async def fall_once(sources: Sources, workers: Workers) -> None:
     """A source runs in the first generation; it falls, and the second one is there."""
     sources.formed(1)
-    sources.registered(module(1))
-    sources.attached(1, "s", json.dumps(FILE))
-    await workers.until_state("running")
+    await run_a_source(sources, workers)
     sources.fallen()
     sources.formed(2)
 

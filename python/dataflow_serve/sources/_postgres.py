@@ -149,9 +149,7 @@ class PostgresReader:
         """Have the server end what a process of it does for us."""
         # psycopg2's own way of cancelling holds the GIL until the server has answered.
         with contextlib.suppress(self._psycopg.Error):
-            connection = self._psycopg.connect(
-                self._source.dsn, application_name=self._application, **TIMEOUTS
-            )
+            connection = self._connect()
             try:
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT pg_cancel_backend(%s)", [process])
@@ -183,18 +181,16 @@ class PostgresReader:
 
     # --- connections
 
+    def _connect(self, **options: Any) -> Any:
+        return self._psycopg.connect(
+            self._source.dsn, application_name=self._application, **TIMEOUTS, **options
+        )
+
     @contextlib.contextmanager
     def _connection(self, *, replication: bool = False) -> Iterator[Any]:
         """A connection that commits each statement, and that `interrupt` reaches."""
         factory = self._extras.LogicalReplicationConnection if replication else None
-        connection = self._psycopg.connect(
-            self._source.dsn,
-            connection_factory=factory,
-            options=SETTINGS,
-            client_encoding="UTF8",
-            application_name=self._application,
-            **TIMEOUTS,
-        )
+        connection = self._connect(connection_factory=factory, options=SETTINGS, client_encoding="UTF8")
         try:
             if not replication:
                 connection.autocommit = True
